@@ -1,0 +1,40 @@
+"""Bottlenecks: what stands between encoder and decoder. They return what losses measure and compute no loss."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from smalti.outputs import BottleneckOutput
+from smalti.registry import Part
+
+
+class Bottleneck(Part, nn.Module):
+    """Base of all bottlenecks; each owns the 1x1 convolution into its space.
+
+    ``provides`` names the optional fields of its output that it fills: ``indices``, ``codebooks``, ``posterior``.
+    ``in_channels`` is the width of what it takes, ``latent_channels`` of what it gives.
+    """
+
+    kind = "bottleneck"
+    package = "smalti.bottlenecks"
+    provides: ClassVar[frozenset[str]] = frozenset()
+    in_channels: int
+    latent_channels: int
+
+    @property
+    def codebook_sizes(self) -> Mapping[str, int]:
+        """Name -> number of codes K, in the order of ``indices``; empty for a continuous bottleneck."""
+        return {}
+
+    @abstractmethod
+    def forward(self, features: Tensor, noise: Tensor | None = None) -> BottleneckOutput:
+        """Takes features with shape (B, in_channels, h, w); ``noise`` is used by bottlenecks that sample."""
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """The latent with shape (B, latent_channels, h, w) of tokens with shape (B, G, h, w)."""
+        raise TypeError(f"{type(self).__name__} is continuous: it has no codes to look up")
+
+    def update(self, records: Sequence[BottleneckOutput]) -> None:
+        """Changes persistent state after a successful step, from the detached outputs of all its micro-batches."""

@@ -1,0 +1,1 @@
+"""Interop: checkpoints of other projects, one declarative key table each."""

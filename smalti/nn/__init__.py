@@ -1,0 +1,1 @@
+"""Blocks, attention, norms, code search and gradient tricks that several parts share."""

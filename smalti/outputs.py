@@ -1,0 +1,174 @@
+"""What flows between the parts: frozen dataclasses, the protocols of a model, and the diagonal Gaussian."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Batch = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """A Gaussian with independent coordinates, the posterior of a KL autoencoder (Kingma & Welling, arXiv:1312.6114).
+
+    Args:
+        mean: with shape (B, C, h, w).
+        logvar: logarithm of the variance, same shape.
+    """
+
+    mean: Tensor
+    logvar: Tensor
+
+    @classmethod
+    def from_moments(cls, moments: Tensor) -> "DiagonalGaussian":
+        """Splits ``moments`` with shape (B, 2 C, h, w) into mean and log-variance, the latter clamped to [-30, 20]."""
+        mean, logvar = moments.chunk(2, dim=1)
+        return cls(mean, logvar.clamp(-30.0, 20.0))
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation with shape (B, C, h, w)."""
+        return torch.exp(0.5 * self.logvar)
+
+    @property
+    def var(self) -> Tensor:
+        """Variance with shape (B, C, h, w)."""
+        return torch.exp(self.logvar)
+
+    def sample(self, noise: Tensor | None = None) -> Tensor:
+        """mean + std * noise, with shape (B, C, h, w); standard normal noise is drawn if none is given."""
+        return self.mean + self.std * (torch.randn_like(self.mean) if noise is None else noise)
+
+    def mode(self) -> Tensor:
+        """The most likely value, the mean, with shape (B, C, h, w)."""
+        return self.mean
+
+    def kl(self, other: "DiagonalGaussian | None" = None) -> Tensor:
+        """KL(self || other) in nats summed over each sample, with shape (B,); ``other`` defaults to N(0, I)."""
+        if other is None:
+            terms = self.mean.square() + self.var - 1.0 - self.logvar
+        else:
+            shift = (self.mean - other.mean).square() / other.var
+            terms = shift + self.var / other.var - 1.0 - self.logvar + other.logvar
+        return 0.5 * terms.flatten(1).sum(dim=1)
+
+    def nll(self, value: Tensor, dims: tuple[int, ...] = (1, 2, 3)) -> Tensor:
+        """-log density of ``value`` with shape (B, C, h, w) in nats, summed over ``dims``."""
+        terms = math.log(2.0 * math.pi) + self.logvar + (value - self.mean).square() / self.var
+        return 0.5 * terms.sum(dim=dims)
+
+    def detach(self) -> "DiagonalGaussian":
+        """The same distribution without its graph."""
+        return DiagonalGaussian(self.mean.detach(), self.logvar.detach())
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookRecord:
+    """What one codebook did to one batch; the losses measure it.
+
+    Args:
+        z: what was quantized, after any normalisation, with shape (B, d, h, w).
+        quantized: the chosen rows of ``codebook``, with gradient to it, with shape (B, d, h, w).
+        latent: the estimator's output that goes on to the decoder, with shape (B, d, h, w).
+        codebook: all rows in the same normalisation as ``z``, differentiable, with shape (K, d).
+        indices: chosen rows, int64 with shape (B, h, w).
+    """
+
+    z: Tensor
+    quantized: Tensor
+    latent: Tensor
+    codebook: Tensor
+    indices: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class BottleneckOutput:
+    """What a bottleneck returns; it computes no loss.
+
+    Args:
+        latent: what the decoder receives and what is stored, with shape (B, C, h, w).
+        indices: tokens, int64 with shape (B, G, h, w) for G codebooks, or None.
+        codebooks: name -> record, in the order of the recipe; empty for a continuous bottleneck.
+        posterior: the Gaussian over latents, or None.
+    """
+
+    latent: Tensor
+    indices: Tensor | None = None
+    codebooks: Mapping[str, CodebookRecord] = field(default_factory=dict)
+    posterior: DiagonalGaussian | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderOutput:
+    """One training pass of an autoencoder.
+
+    Args:
+        reconstruction: with shape (B, C, H, W), in the range of the images, not clamped.
+        bottleneck: what the bottleneck returned.
+        heads: name -> prediction of a feature head, with shape (B, width).
+    """
+
+    reconstruction: Tensor
+    bottleneck: BottleneckOutput
+    heads: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorOutput:
+    """One training pass of an image generator.
+
+    Args:
+        images: with shape (B, C, H, W) in [-1, 1].
+        latents: what they were made from, with shape (B, ...).
+    """
+
+    images: Tensor
+    latents: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorOutput:
+    """What a discriminator says of a batch of images.
+
+    Args:
+        logits: with shape (B, ...): one per sample, or a map of patches.
+        features: activations of its layers, first to last, each with shape (B, C, h, w).
+    """
+
+    logits: Tensor
+    features: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossValue:
+    """A loss with parts worth logging.
+
+    Args:
+        total: the loss, a scalar.
+        parts: name -> scalar, reported under the term's name.
+        unweighted: the loss without the sample weights, a scalar: the reference of an adaptive weight.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    unweighted: Tensor | None = None
+
+
+class TrainableModel(Protocol):
+    """What the engine and the objectives ask of any model.
+
+    ``judged`` names the output field that an adversary judges; ``last_layer`` is the weight that makes it.
+    """
+
+    judged: ClassVar[str | None]
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight of the last layer, where gradients are balanced."""
+
+    def training_forward(self, batch: Batch) -> Any:
+        """One training pass over ``batch`` (``image``: (B, C, H, W) in [-1, 1]); returns a frozen dataclass."""

@@ -1,0 +1,1 @@
+"""Recipes: YAML, data only."""

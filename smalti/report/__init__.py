@@ -1,0 +1,1 @@
+"""Report: reads a run folder, writes pictures and pages."""
