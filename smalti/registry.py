@@ -7,7 +7,6 @@ from elsewhere is named by its import path, ``my_pkg.my_module.MyClass``.
 """
 
 import difflib
-import functools
 import importlib
 import inspect
 import pkgutil
@@ -48,7 +47,6 @@ def arguments_of(part: Part) -> dict[str, Any]:
     return dict(part._arguments)
 
 
-@functools.cache
 def names(base: type[Part]) -> tuple[str, ...]:
     """Short names of the registered parts of a kind, sorted; files that start with an underscore are no parts."""
     package = importlib.import_module(base.package)

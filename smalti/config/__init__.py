@@ -1,0 +1,21 @@
+"""Config: YAML -> validated objects, from constructor signatures. Importing it costs no torch.
+
+>>> from smalti.config import build, config_of, load
+"""
+
+from smalti.config.document import Document, load, override
+from smalti.config.problems import ConfigError, Problem
+from smalti.config.schema import Spec, Validator, build, config_of, plain
+
+__all__ = [
+    "ConfigError",
+    "Document",
+    "Problem",
+    "Spec",
+    "Validator",
+    "build",
+    "config_of",
+    "load",
+    "override",
+    "plain",
+]
