@@ -1,0 +1,1 @@
+"""No part: its name starts with an underscore."""

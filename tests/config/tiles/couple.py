@@ -1,0 +1,11 @@
+"""A pair: one class for each player."""
+
+from tests.config.parts import Tile
+
+
+class CoupleGenerator(Tile):
+    phase = "generator"
+
+
+class CoupleDiscriminator(Tile):
+    phase = "discriminator"
