@@ -1,0 +1,97 @@
+"""The run folder, as the report reads it: the only thing that report and engine share."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smalti.registry import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run left behind.
+
+    Args:
+        folder: where it is.
+        recipe: the resolved recipe as YAML text; empty if there is none.
+        records: the lines of ``metrics.jsonl``, in the order of their steps.
+        evaluation: ``evaluation.json``; empty before the run has ended.
+        samples: pictures in the order of their names.
+    """
+
+    folder: Path
+    recipe: str
+    records: tuple[Mapping[str, Any], ...]
+    evaluation: Mapping[str, Any]
+    samples: tuple[Path, ...]
+
+    def series(self, key: str) -> tuple[list[int], list[float]]:
+        """Steps and values of one logged quantity, without the lines that lack it."""
+        pairs = [(record["step"], record[key]) for record in self.records if is_number(record.get(key))]
+        return [int(step) for step, _ in pairs], [float(value) for _, value in pairs]
+
+    def keys(self, prefix: str = "", suffix: str = "") -> list[str]:
+        """Names of logged numbers with this beginning and end, in the order in which they first appear."""
+        found = {key: None for record in self.records for key, value in record.items() if is_number(value)}
+        return [key for key in found if key.startswith(prefix) and key.endswith(suffix)]
+
+
+def is_number(value: Any) -> bool:
+    """Whether a logged value can be drawn; True and False cannot.
+
+    >>> is_number(1.5), is_number(True), is_number("active")
+    (True, False, False)
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def read_run(folder: str | Path) -> Run:
+    """Reads a run folder.
+
+    Raises:
+        UserError: if it is no run folder, or a file in it is damaged, with file and line.
+    """
+    folder = Path(folder)
+    metrics = folder / "metrics.jsonl"
+    if not metrics.is_file():
+        what = "no metrics.jsonl in it" if folder.is_dir() else "no such folder"
+        raise UserError(f"{folder} is not a run folder: {what} (expected what `smalti train --out` wrote)")
+    recipe, evaluation = folder / "recipe.yaml", folder / "evaluation.json"
+    return Run(
+        folder=folder,
+        recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+        records=tuple(_records(metrics)),
+        evaluation=read_evaluation(evaluation) if evaluation.is_file() else {},
+        samples=tuple(sorted((folder / "samples").glob("*.png"))),
+    )
+
+
+def _records(path: Path) -> Iterator[Mapping[str, Any]]:
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines) and not line.endswith("\n"):
+                return  # the run was killed in the middle of its last line
+            raise UserError(f"{path}:{number}: not a JSON object: {error}") from error
+        if not isinstance(record, dict) or not is_number(record.get("step")):
+            raise UserError(f"{path}:{number}: expected an object with a 'step'")
+        yield record
+
+
+def read_evaluation(path: Path) -> Mapping[str, Any]:
+    """The final measurements of a run: name -> value.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected an object of measurements")
+    return found

@@ -1,0 +1,62 @@
+"""Measured numbers in words: the name a reader knows, a sensible number of digits, the unit."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+# key -> (name, unit, digits after the point); a percentage is stored as a fraction
+_QUANTITIES: Mapping[str, tuple[str, str, int]] = {
+    "psnr": ("PSNR", "dB", 2),
+    "psnr_uint8": ("PSNR of 8-bit images", "dB", 2),
+    "ssim": ("SSIM", "", 4),
+    "lpips": ("LPIPS", "", 4),
+    "codebook_usage": ("codebook usage", "%", 1),
+    "usage": ("codebook usage", "%", 1),
+    "codebook_perplexity": ("codebook perplexity", "codes", 1),
+    "perplexity": ("codebook perplexity", "codes", 1),
+    "bits_per_image": ("bits per image", "bit", 0),
+    "effective_bits_per_image": ("effective bits per image", "bit", 0),
+    "seconds": ("training time", "s", 1),
+    "steps": ("generator updates", "", 0),
+}
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Pairs of a nested mapping, its keys joined by a slash.
+
+    >>> dict(flatten({"psnr": 30.5, "usage": {"visual": 0.5}}))
+    {'psnr': 30.5, 'usage/visual': 0.5}
+    """
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def describe(key: str, value: Any) -> tuple[str, str]:
+    """Name and text of a measurement.
+
+    >>> describe("psnr", 31.2345), describe("codebook_usage", 0.512), describe("images", ["chelsea"])
+    (('PSNR', '31.23 dB'), ('codebook usage', '51.2 %'), ('images', 'chelsea'))
+    """
+    parts = key.split("/")
+    known = next(((i, _QUANTITIES[part]) for i, part in enumerate(parts) if part in _QUANTITIES), None)
+    if known is None or isinstance(value, (str, bool)) or not isinstance(value, (int, float)):
+        return key.replace("_", " "), _text(value)
+    index, (name, unit, digits) = known
+    rest = " ".join(parts[:index] + parts[index + 1 :])
+    number = f"{100 * value if unit == '%' else value:,.{digits}f}"
+    return f"{name} ({rest})" if rest else name, f"{number} {unit}".strip()
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_text(item) for item in value)
+    return "-" if value is None else str(value)
+
+
+def rows(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The table of an evaluation: name and text of each measurement, in the order of the file."""
+    return [describe(key, value) for key, value in flatten(evaluation)]

@@ -1,0 +1,159 @@
+"""The report reads a run folder and nothing else."""
+
+import builtins
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from smalti.registry import UserError
+from smalti.report import read_run, report, rows
+from smalti.report.curves import late_starts
+from smalti.report.page import course
+from tests.report.synthetic import write_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path / "run")
+
+
+class Links(HTMLParser):
+    """Collects the pictures of a page and the text it shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value for name, value in attrs if name == "src" and value]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def height(picture: Path) -> int:
+    with Image.open(picture) as opened:
+        return opened.height
+
+
+def page_of(run: Path) -> Links:
+    links = Links()
+    links.feed((run / "report" / "index.html").read_text())
+    return links
+
+
+def test_report_writes_the_curves_and_a_page_whose_pictures_exist(run: Path) -> None:
+    curves, page = report(run)
+    with Image.open(curves) as picture:
+        assert picture.width > 1000
+        colours = picture.convert("RGB").getcolors(maxcolors=1 << 20)
+        assert colours is not None
+        assert len(colours) > 50, "an empty picture"
+    links = page_of(run)
+    assert len(links.sources) == 4
+    assert all((page.parent / source).is_file() for source in links.sources)
+
+
+def test_page_shows_measurements_with_units_and_the_recipe_escaped(run: Path) -> None:
+    report(run)
+    text = page_of(run).text
+    for shown in ("31.23 dB", "51.2 %", "chelsea", "# <b>", "2,000 generator updates"):
+        assert shown in text
+
+
+def test_report_may_be_drawn_again_and_while_the_run_goes_on(run: Path) -> None:
+    report(run)
+    (run / "evaluation.json").unlink()
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2100, "train/gen')  # killed in the middle of a line
+    report(run)
+    assert "Not yet" in page_of(run).text
+    assert read_run(run).records[-1]["step"] == 2000
+
+
+def test_panels_without_data_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    tall = height(report(run)[0])
+    line = {"step": 1, "train/generator/pixel/weighted": 0.5, "train/generator/pixel/weight": 1.0}
+    (run / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    assert height(report(run)[0]) < tall / 2
+
+
+def test_a_term_that_waited_is_marked_where_it_starts(run: Path) -> None:
+    assert late_starts(read_run(run)) == {"adversarial": 1000}
+
+
+def test_series_leave_out_lines_without_the_quantity(run: Path) -> None:
+    steps, values = read_run(run).series("val/psnr")
+    assert steps == [400, 800, 1200, 1600, 2000]
+    assert values == sorted(values)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda run: (run / "metrics.jsonl").unlink(), "not a run folder: no metrics.jsonl"),
+        (lambda run: (run / "metrics.jsonl").write_text("step\n{}\n"), "metrics.jsonl:1: not a JSON object"),
+        (lambda run: (run / "metrics.jsonl").write_text('{"step": 1}\n[]\n'), "metrics.jsonl:2: expected an object"),
+        (lambda run: (run / "metrics.jsonl").write_text('{"step": 1}\n'), "nothing to draw"),
+        (lambda run: (run / "evaluation.json").write_text("{"), "evaluation.json: not JSON"),
+        (lambda run: (run / "evaluation.json").write_text("[]"), "evaluation.json: expected an object"),
+    ],
+)
+def test_a_damaged_run_folder_is_named(run: Path, break_it: Callable[[Path], Any], message: str) -> None:
+    break_it(run)
+    with pytest.raises(UserError, match=message):
+        report(run)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        report(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+def test_a_missing_package_names_the_extra(run: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def refuse(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] == package:
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(UserError, match=r"smalti\[report\]"):
+        report(run)
+
+
+def test_rows_flatten_and_name_units() -> None:
+    evaluation = {"psnr": 31.0, "usage": {"visual": 0.25}, "lpips": None, "note": "tiny", "seconds": 120, "x": 0.5}
+    assert rows(evaluation) == [
+        ("PSNR", "31.00 dB"),
+        ("codebook usage (visual)", "25.0 %"),
+        ("lpips", "-"),
+        ("note", "tiny"),
+        ("training time", "120.0 s"),
+        ("x", "0.5"),
+    ]
+
+
+def test_course_takes_the_last_picture_first_and_at_most_six() -> None:
+    assert course(()) == []
+    pictures = tuple(Path(f"{step:03d}.png") for step in range(100))
+    chosen = course(pictures)
+    assert chosen[0] == pictures[-1]
+    assert len(chosen) == len(set(chosen)) == 6
+
+
+def test_report_needs_no_torch(run: Path) -> None:
+    code = "import sys; from smalti.report import report; report(sys.argv[1]); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
