@@ -1,0 +1,52 @@
+# Python >= 3.11 and make are all that is needed; every target makes what it needs.
+#   make quickstart   install, train, measure, write pictures, print a table (runs/quickstart)
+#   make test         install the development set, then ruff, mypy and the tests
+#   make test-all     the same with the slow matrices
+#   make lint         ruff and mypy only
+# PYTHON=python3.12 picks an interpreter; PIP_ARGS='--index-url ...' reaches every pip call.
+
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS)
+RUN := runs/quickstart
+# one thread a worker: two workers that use two threads each would fight for two cores
+PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --doctest-modules --doctest-glob='*.md' \
+	--cov=smalti --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90 tests smalti docs
+
+.DELETE_ON_ERROR:
+.PHONY: quickstart test test-all lint clean
+
+quickstart: $(VENV)/.demo-installed
+	@n=1; while [ -e $(RUN)-$$n ]; do n=$$((n + 1)); done; \
+	if [ -e $(RUN) ]; then mv $(RUN) $(RUN)-$$n && echo "the earlier run is now $(RUN)-$$n"; fi
+	$(BIN)/smalti train quickstart --out $(RUN)
+
+test: lint
+	$(PYTEST)
+
+test-all: lint
+	$(PYTEST) --slow
+
+lint: $(VENV)/.dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "smalti needs Python 3.11 or newer, $(PYTHON) is `$(PYTHON) --version 2>&1`: make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo-installed: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP) -e '.[demo,report]'
+	@touch $@
+
+$(VENV)/.dev-installed: $(VENV)/.created pyproject.toml constraints.txt
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.demo-installed
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
