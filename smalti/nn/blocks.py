@@ -1,0 +1,96 @@
+"""Convolutional blocks that latent-diffusion, taming-transformers, LlamaGen and FQGAN share."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+NormKind = Literal["group", "batch"]
+Resampling = Literal["conv", "pool"]
+
+
+def norm(kind: NormKind, channels: int, groups: int = 32) -> nn.Module:
+    """A normalisation of (B, channels, H, W): GroupNorm (Wu & He, arXiv:1803.08494) with eps 1e-6, or BatchNorm.
+
+    Raises:
+        ValueError: if ``kind`` is unknown or ``groups`` does not divide ``channels``.
+    """
+    if kind == "group":
+        if channels % groups:
+            raise ValueError(f"groups={groups}: expected a divisor of every width, and one width is {channels}")
+        return nn.GroupNorm(groups, channels, eps=1e-6)
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    raise ValueError(f"norm={kind!r}: expected 'group' or 'batch'")
+
+
+class ResBlock(nn.Module):
+    """x -> shortcut(x) + conv(dropout(silu(norm(conv(silu(norm(x))))))) (He et al., arXiv:1603.05027).
+
+    Args:
+        in_channels: width of the input.
+        out_channels: width of the output; another width than the input's makes the shortcut a 1x1 convolution.
+        kind: ``group`` or ``batch`` normalisation.
+        groups: number of groups.
+        dropout: probability of a zero in front of the second convolution.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kind: NormKind = "group", groups: int = 32, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm(kind, in_channels, groups)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.norm2 = norm(kind, out_channels, groups)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        output: Tensor = self.shortcut(x) + h
+        return output
+
+
+class Downsample(nn.Module):
+    """Halves height and width: a strided convolution padded right and bottom only, or a 2x2 average.
+
+    Args:
+        channels: width of input and output.
+        by: ``conv`` or ``pool``.
+    """
+
+    def __init__(self, channels: int, by: Resampling = "conv") -> None:
+        super().__init__()
+        if by not in {"conv", "pool"}:
+            raise ValueError(f"resample={by!r}: expected 'conv' or 'pool'")
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2) if by == "conv" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, channels, H, W) to (B, channels, H // 2, W // 2)."""
+        if self.conv is None:
+            return F.avg_pool2d(x, 2)
+        output: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        return output
+
+
+class Upsample(nn.Module):
+    """Doubles height and width by repetition, with a convolution after it or without.
+
+    Args:
+        channels: width of input and output.
+        by: ``conv`` or ``pool`` (plain repetition, the mirror of average pooling).
+    """
+
+    def __init__(self, channels: int, by: Resampling = "conv") -> None:
+        super().__init__()
+        if by not in {"conv", "pool"}:
+            raise ValueError(f"resample={by!r}: expected 'conv' or 'pool'")
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if by == "conv" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, channels, H, W) to (B, channels, 2 H, 2 W)."""
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        return x if self.conv is None else self.conv(x)

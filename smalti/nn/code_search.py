@@ -1,0 +1,76 @@
+"""The nearest code of each token, in chunks of rows: nothing of size N x K is ever held."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from smalti.nn.precision import at_least_float32, full_precision
+
+# Scores per chunk: 0.5 MiB of float32 stays in a core's cache; a GPU wants larger ones.
+CPU_BUDGET = 2**17
+GPU_BUDGET = 2**25
+# One reduction over K finds the position of a maximum nine times slower than its value, so positions are sought among
+# the maxima of blocks first, then within the winning block.
+BLOCK = 128
+FEWEST_ROWS = 16
+
+
+def row_chunks(rows: int, width: int, device: torch.device, chunk: int | None = None) -> Iterator[slice]:
+    """Slices that cover ``rows``, each of at most ``chunk`` rows; None: as many as suit ``width`` and the device.
+
+    Raises:
+        ValueError: if ``chunk`` is not positive.
+
+    Example:
+        >>> list(row_chunks(5, 4, torch.device("cpu"), chunk=2))
+        [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk={chunk}: expected a positive number of rows")
+    budget = CPU_BUDGET if device.type == "cpu" else GPU_BUDGET
+    size = chunk or max(FEWEST_ROWS, budget // max(width, 1))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+@torch.no_grad()
+@full_precision()
+def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Tensor:
+    """Index of the row of ``codebook`` at the smallest Euclidean distance from each row of ``z``.
+
+    argmin_k |z - e_k|^2 = argmax_k z.e_k - |e_k|^2 / 2, in at least float32 whatever autocast says; the lowest index
+    wins ties.
+
+    Args:
+        z: tokens with shape (N, d).
+        codebook: codes with shape (K, d).
+        chunk: rows of ``z`` that are compared at a time; None chooses by K and the device.
+
+    Returns:
+        int64 with shape (N,).
+
+    Example:
+        >>> nearest_code(torch.tensor([[0.9], [-3.0]]), torch.tensor([[0.0], [1.0], [1.0]]))
+        tensor([1, 0])
+    """
+    z, codebook = at_least_float32(z), at_least_float32(codebook)
+    offset = -0.5 * codebook.square().sum(dim=1)
+    if codebook.shape[0] > BLOCK:
+        padding = -codebook.shape[0] % BLOCK
+        codebook, offset = F.pad(codebook, (0, 0, 0, padding)), F.pad(offset, (0, padding), value=-torch.inf)
+    indices = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    for rows in row_chunks(z.shape[0], codebook.shape[0], z.device, chunk):
+        indices[rows] = _argmax(torch.addmm(offset, z[rows], codebook.T))
+    return indices
+
+
+def _argmax(scores: Tensor) -> Tensor:
+    """First position of the largest of each row of ``scores`` with shape (n, K); K <= BLOCK or a multiple of it."""
+    if scores.shape[1] <= BLOCK:
+        return scores.argmax(dim=1)
+    blocks = scores.unflatten(1, (-1, BLOCK))
+    block = blocks.amax(dim=2).argmax(dim=1)
+    within = blocks[torch.arange(len(scores), device=scores.device), block].argmax(dim=1)
+    return block * BLOCK + within
