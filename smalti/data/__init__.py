@@ -1,22 +1,30 @@
 """Data: where images come from, how they are cropped, and the seeded order in which they are seen."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
-from smalti.registry import Part
+from smalti.registry import Part, UserError
+
+MASK_COLUMNS = frozenset({"mask", "alpha", "weights"})
+"""Image columns with one channel in [0, 1]; every other image column has colours in [-1, 1]."""
+
+
+class UnreadableImageError(UserError):
+    """One item of a source cannot be decoded; a training loader takes the next one, an evaluation leaves it out."""
 
 
 class ImageSource(Part):
     """Base of all data sets: numbered items, each a mapping of column name to Pillow image, array, number or string.
 
-    ``columns`` are the names every item has, ``image`` among them. Reading an item is deterministic.
+    ``columns`` are the names every item has, ``image`` among them; ``names`` are the names of the items, for reports.
+    Reading an item is deterministic.
     """
 
     kind = "data source"
     package = "smalti.data"
     columns: tuple[str, ...] = ("image",)
     names: tuple[str, ...] = ()
-    image_channels: ClassVar[int] = 3
+    image_channels: int = 3
 
     @abstractmethod
     def __len__(self) -> int:
@@ -24,4 +32,8 @@ class ImageSource(Part):
 
     @abstractmethod
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Item ``index``: ``image`` is a Pillow image, other columns as declared."""
+        """Item ``index``: ``image`` is a Pillow image, other columns as declared.
+
+        Raises:
+            UnreadableImageError: if this one item cannot be decoded.
+        """

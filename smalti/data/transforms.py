@@ -1,0 +1,171 @@
+"""From a decoded image to a uint8 tensor: resize, crop and flip, with randomness that the caller hands in.
+
+One draw serves all image columns of an item, so a mask stays on its image. The two ADM crops are those of the
+guided-diffusion loader (Dhariwal & Nichol, arXiv:2105.05233), which FQGAN and LlamaGen train and evaluate with.
+"""
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from smalti.registry import UserError
+
+Crop = Literal["none", "resize", "center", "random", "adm_center", "adm_random"]
+Size = Annotated[int, Field(ge=1)]
+_Step = Callable[[Image.Image, Image.Resampling, Image.Resampling], Image.Image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """Resize, crop and flip of one item.
+
+    ========== =========================================================================================
+    crop       what it does
+    ========== =========================================================================================
+    none       the whole image as it is; ``size`` must be None
+    resize     bicubic to exactly ``size``, whatever the aspect ratio was
+    center     the middle, not resized
+    random     a random patch, not resized
+    adm_center halve with BOX while twice too large, bicubic until it just covers ``size``, the middle
+    adm_random the same to a random size up to 1 / ``min_crop_fraction`` times larger, a random patch
+    ========== =========================================================================================
+
+    An image smaller than ``size`` is first enlarged with bicubic until it just covers it. Masks are resized with
+    nearest neighbour, all other columns with BOX and bicubic.
+
+    Args:
+        size: side of the square crop, or (height, width); None only for ``crop: none``.
+        crop: see the table.
+        flip: mirror left to right with probability 1/2.
+        min_crop_fraction: smallest part of the short side that ``adm_random`` may keep.
+        max_crop_fraction: largest part of the short side that ``adm_random`` may keep.
+    """
+
+    size: Size | tuple[Size, Size] | None = None
+    crop: Crop = "none"
+    flip: bool = False
+    min_crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
+    max_crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.size is None) != (self.crop == "none"):
+            expected = "no size for crop='none'" if self.crop == "none" else f"a size for crop={self.crop!r}"
+            raise ValueError(f"size={self.size!r}: expected {expected}")
+        if self.size is not None and min(self.shape) < 1:
+            raise ValueError(f"size={self.size!r}: expected a positive number of pixels or (height, width)")
+        if not 0 < self.min_crop_fraction <= self.max_crop_fraction <= 1:
+            fractions = f"{self.min_crop_fraction!r}, max_crop_fraction={self.max_crop_fraction!r}"
+            raise ValueError(f"min_crop_fraction={fractions}: expected 0 < min <= max <= 1")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of what comes out.
+
+        Raises:
+            ValueError: if the whole image comes out.
+        """
+        if self.size is None:
+            raise ValueError("size=None: the size of a whole image is not known in advance")
+        return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+    def __call__(self, images: Mapping[str, Image.Image], rng: random.Random) -> dict[str, Tensor]:
+        """Applies one draw from ``rng`` to all image columns of an item.
+
+        Args:
+            images: column name -> Pillow image, ``image`` among them, all of one size.
+            rng: where every random number comes from.
+
+        Returns:
+            Column name -> uint8 tensor with shape (C, H, W).
+
+        Raises:
+            UserError: if a column is of another size than the image.
+        """
+        size = images["image"].size
+        for name, value in images.items():
+            if value.size != size:
+                raise UserError(f"column {name!r} is {_words(value.size)} pixels, its image is {_words(size)}")
+        steps = self._plan(size, rng)
+        return {name: _to_tensor(_apply(steps, value, nearest=name == "mask")) for name, value in images.items()}
+
+    def _plan(self, size: tuple[int, int], rng: random.Random) -> list[_Step]:
+        """The steps for an image of ``size`` (width, height). Order of draws as in ADM: size, top, left; then flip."""
+        steps: list[_Step] = []
+        if self.crop == "resize":
+            steps.append(_resize((self.shape[1], self.shape[0])))
+        elif self.crop != "none":
+            steps, size = self._cover(size, rng)
+            steps.append(self._window(size, rng))
+        if self.flip and rng.random() < 0.5:
+            steps.append(_mirror)
+        return steps
+
+    def _cover(self, size: tuple[int, int], rng: random.Random) -> tuple[list[_Step], tuple[int, int]]:
+        """Steps until the image covers the crop, and the size (width, height) that they give."""
+        height, width = self.shape
+        if not self.crop.startswith("adm") and size[0] >= width and size[1] >= height:
+            return [], size
+        if self.crop == "adm_random":
+            short = min(height, width)
+            bounds = math.ceil(short / self.max_crop_fraction), math.ceil(short / self.min_crop_fraction)
+            drawn = rng.randrange(bounds[0], bounds[1] + 1)
+            height, width = (max(side, round(side * drawn / short)) for side in (height, width))
+        steps: list[_Step] = []
+        while size[0] >= 2 * width and size[1] >= 2 * height:
+            size = size[0] // 2, size[1] // 2
+            steps.append(_halve(size))
+        scale = max(width / size[0], height / size[1])
+        size = round(size[0] * scale), round(size[1] * scale)
+        steps.append(_resize(size))
+        return steps, size
+
+    def _window(self, size: tuple[int, int], rng: random.Random) -> _Step:
+        """The crop out of an image of ``size`` (width, height)."""
+        height, width = self.shape
+        spare = size[1] - height, size[0] - width
+        if self.crop.endswith("random"):
+            top, left = rng.randrange(spare[0] + 1), rng.randrange(spare[1] + 1)
+        else:
+            top, left = spare[0] // 2, spare[1] // 2
+        box = (left, top, left + width, top + height)
+        return lambda image, coarse, fine: image.crop(box)
+
+
+def _resize(size: tuple[int, int]) -> _Step:
+    return lambda image, coarse, fine: image.resize(size, fine)
+
+
+def _halve(size: tuple[int, int]) -> _Step:
+    return lambda image, coarse, fine: image.resize(size, coarse)
+
+
+def _mirror(image: Image.Image, coarse: Image.Resampling, fine: Image.Resampling) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def _apply(steps: list[_Step], image: Image.Image, nearest: bool) -> Image.Image:
+    resampling = Image.Resampling
+    coarse, fine = (resampling.NEAREST, resampling.NEAREST) if nearest else (resampling.BOX, resampling.BICUBIC)
+    for step in steps:
+        image = step(image, coarse, fine)
+    return image
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """A Pillow image of 8-bit channels as a uint8 tensor with shape (C, H, W)."""
+    array = np.array(image, dtype=np.uint8, ndmin=3)
+    if image.getbands() != ("L",):
+        array = np.ascontiguousarray(array.transpose(2, 0, 1))
+    return torch.from_numpy(array)
+
+
+def _words(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
