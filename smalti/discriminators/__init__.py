@@ -9,10 +9,16 @@ from smalti.registry import Part
 
 
 class Discriminator(Part, nn.Module):
-    """Base of all discriminators and critics."""
+    """Base of all discriminators and critics.
+
+    ``condition_channels`` is the width of the condition image it is given beside each image, 0 for none;
+    ``smallest_size`` the least height and width it can judge.
+    """
 
     kind = "discriminator"
     package = "smalti.discriminators"
+    condition_channels: int = 0
+    smallest_size: int = 1
 
     @abstractmethod
     def forward(self, images: Tensor, condition: Tensor | None = None) -> DiscriminatorOutput:
