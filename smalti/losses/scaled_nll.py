@@ -175,7 +175,7 @@ class ScaledNLL(Loss):
         self.scale: Scale = scale
         self.initial_log_scale = log_scale
         self.reduction: NLLReduction = reduction
-        self.log_scale = nn.Parameter(torch.tensor(log_scale)) if scale == "learned" else None
+        self.log_scale = nn.Parameter(torch.tensor(float(log_scale))) if scale == "learned" else None
 
     def forward(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> LossValue:
         """The likelihood of ``target`` given ``prediction``, both with shape (B, C, H, W).

@@ -1,0 +1,94 @@
+"""Pinned files: downloaded once into one cache folder, checked by their hash each time they are used."""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from smalti.registry import UserError
+
+logger = logging.getLogger(__name__)
+TIMEOUT_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PinnedFile:
+    """One file on the net that never changes.
+
+    Args:
+        name: its name in the cache folder.
+        url: where it is.
+        sha256: what it must hash to.
+        megabytes: how large it is, for the message.
+    """
+
+    name: str
+    url: str
+    sha256: str
+    megabytes: int
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: the environment variable ``SMALTI_CACHE``, else ``~/.cache/smalti``."""
+    return Path(os.environ.get("SMALTI_CACHE") or "~/.cache/smalti").expanduser()
+
+
+def fetch(file: PinnedFile, option: str) -> Path:
+    """The path of ``file`` in the cache folder, downloaded if it is not there or is damaged.
+
+    Args:
+        file: what is wanted.
+        option: the option that takes a local path instead, for the message.
+
+    Raises:
+        UserError: if it cannot be had, saying which file to fetch and where to put it.
+    """
+    path = cache_folder() / file.name
+    if path.is_file() and sha256_of(path) == file.sha256:
+        return path
+    if _offline():
+        raise _unavailable(file, option, "SMALTI_OFFLINE or HF_HUB_OFFLINE is set")
+    try:
+        _download(file, path)
+    except OSError as error:
+        raise _unavailable(file, option, str(error)) from error
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _download(file: PinnedFile, path: Path) -> None:
+    """Writes to a temporary file beside ``path`` and renames it, so that a broken download is never seen."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    logger.warning("downloading %s (%d MB) to %s", file.url, file.megabytes, path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as target, urllib.request.urlopen(file.url, timeout=TIMEOUT_SECONDS) as source:
+            shutil.copyfileobj(source, target)
+        digest = sha256_of(temporary)
+        if digest != file.sha256:
+            raise OSError(f"what arrived has SHA-256 {digest}, expected {file.sha256}")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _offline() -> bool:
+    values = (os.environ.get(name, "") for name in ("SMALTI_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value.strip().lower() in {"1", "true", "yes", "on"} for value in values)
+
+
+def _unavailable(file: PinnedFile, option: str, reason: str) -> UserError:
+    return UserError(
+        f"cannot download {file.url}: {reason}. Fetch it elsewhere ({file.megabytes} MB) and put it at "
+        f"{cache_folder() / file.name}, or give its path as option {option!r}"
+    )

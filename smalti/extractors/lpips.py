@@ -1,0 +1,109 @@
+"""LPIPS features: VGG16 activations scaled so that their squared distance is the perceptual distance LPIPS."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from smalti.extractors import Extractor
+from smalti.extractors._vgg import SCALE, SHIFT, VGG16_CONVOLUTIONS, VGG_WIDTHS, VGGTrunk
+from smalti.extractors._weights import (
+    fill,
+    is_head,
+    label_of,
+    paths_of,
+    pretrained_heads,
+    pretrained_vgg16,
+    random_tensors,
+    read_tensors,
+)
+from smalti.extractors.vgg16 import check_widths
+from smalti.registry import UserError
+
+UNIT_EPS = 1e-10
+
+
+class LPIPS(Extractor):
+    """sqrt(w) f / (|f| + 1e-10) for the five features f of VGG16 (Zhang et al., arXiv:1801.03924).
+
+    |f| is the norm over channels at each position and w are the trained linear weights, so that
+
+        LPIPS(x, y) = sum over layers of mean over positions of sum over channels of (features(x) - features(y))^2.
+
+    Frozen, in evaluation mode for ever (the originals' dropout is left out), in no state dict and no parameter count.
+    Built on the meta device it needs no weights, and reads and downloads nothing.
+
+    Args:
+        weights: ``pretrained``: torchvision's ImageNet VGG16 (downloaded once) and the linear weights (from the
+            installed torchmetrics, else downloaded). ``random``: always the same random ones; ``name`` says so. Or the
+            path of a file: trunk as ``features.{i}.weight`` (torchvision) or ``net.slice{k}.{i}.weight`` (taming,
+            latent-diffusion), linear weights as ``lin{k}.model.1.weight``. Several paths are read together. If none of
+            them holds linear weights, the pretrained ones are used.
+        widths: channels of the five blocks; other than the standard ones only without ``pretrained``.
+
+    Example:
+        >>> extractor = LPIPS(weights="random", widths=(4, 4, 8, 8, 8))
+        >>> extractor.name, len(extractor.state_dict()), len(list(extractor.parameters()))
+        ('lpips-vgg16 (random weights)', 0, 0)
+    """
+
+    def __init__(self, *, weights: str | Sequence[str] = "pretrained", widths: Sequence[int] = VGG_WIDTHS) -> None:
+        super().__init__()
+        paths = paths_of(weights)
+        check_widths(weights, widths)
+        self.name = f"lpips-vgg16{label_of(weights)}"
+        self.trunk = VGGTrunk(VGG16_CONVOLUTIONS, widths)
+        for k, width in enumerate(widths):
+            self.register_buffer(f"root_weight{k}", torch.zeros(1, width, 1, 1), persistent=False)
+        if not self.trunk.shift.is_meta:
+            self._load(paths, random=weights == "random")
+        self.train(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Five features of images with shape (B, 3, H, W) or (B, 1, H, W) in [-1, 1], at least 16 pixels wide and high.
+
+        Feature k has shape (B, widths[k], H // 2^k, W // 2^k); grey images are taken as three equal channels.
+        """
+        features: tuple[Tensor, ...] = self.trunk(images)
+        return tuple(self.get_buffer(f"root_weight{k}") * unit(feature) for k, feature in enumerate(features))
+
+    def _load(self, paths: Sequence[Path], *, random: bool) -> None:
+        trunk = dict(self.trunk.named_weights())
+        roots = [self.get_buffer(f"root_weight{k}") for k in range(len(self.trunk.blocks))]
+        heads = {f"lin{k}.model.1.weight": torch.zeros_like(root) for k, root in enumerate(roots)}
+        expected = trunk | heads
+        given = random_tensors(expected) if random else _read(paths)
+        fill(expected, given, self.name)
+        for root, (key, head) in zip(roots, heads.items(), strict=True):
+            if not bool((head >= 0.0).all()):
+                raise UserError(
+                    f"weights from {self.name}: {key} has the value {head.min().item():.3g}; LPIPS needs linear "
+                    f"weights >= 0, negative ones make negative distances"
+                )
+            root.copy_(head.sqrt())
+
+
+def unit(features: Tensor) -> Tensor:
+    """f / (|f| + 1e-10) with the norm over channels; (B, C, h, w) to the same shape, at least float32.
+
+    The gradient is finite where a feature vector is 0: the norm's is 0 there, where the originals' sqrt has NaN.
+    """
+    if features.dtype in {torch.float16, torch.bfloat16}:
+        features = features.float()
+    norm: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    return features / (norm + UNIT_EPS)
+
+
+def _read(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of the files, or the pretrained ones; without torchvision's classifier, scaling checked."""
+    tensors = read_tensors(paths or [pretrained_vgg16(), pretrained_heads()])
+    if not any(is_head(key) for key in tensors):
+        tensors |= read_tensors([pretrained_heads()])
+    for key, values in (("scaling_layer.shift", SHIFT), ("scaling_layer.scale", SCALE)):
+        given = tensors.pop(key, None)
+        if given is not None and not torch.allclose(given.flatten().float(), torch.tensor(values)):
+            raise UserError(
+                f"{key} is {given.flatten().tolist()}: expected {list(values)}, the one of LPIPS for [-1, 1]"
+            )
+    return {key: value for key, value in tensors.items() if not key.startswith("classifier.")}
