@@ -6,11 +6,13 @@ any number of ranks and made by any number of workers, and it is always the same
 """
 
 import logging
+import os
 import random
 import signal
+import sys
+import threading
 from collections.abc import Iterator, Sized
 from itertools import count
-from types import FrameType
 from typing import Annotated, Any
 
 import numpy as np
@@ -272,13 +274,17 @@ def _words(value: Sized) -> str:
 def _init_worker(worker: int) -> None:
     """Keeps a worker alive through the signal that asks its whole process group to stop.
 
-    The main process wants batches until it has saved. Ctrl-C is ignored; the first SIGTERM is too, the second ends
-    the worker, because at exit both torch and multiprocessing send one.
+    The main process still wants batches until it has saved. So Ctrl-C is ignored, and SIGTERM unless it comes from the
+    main process itself; a worker whose main process is gone notices that within seconds, torch sees to it.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _first_time)
+    if sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _first_time(number: int, frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _end_with_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        continue
+    os._exit(0)

@@ -119,6 +119,19 @@ def test_workers_end_with_their_iterator() -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs sigwaitinfo")
+def test_workers_outlive_a_signal_to_the_group() -> None:
+    """SLURM and torchrun signal every process of a job; the main one still needs batches to finish its step."""
+    with closing(BatchLoader(Tiles(7), CROP, batch_size=3, seed=1, workers=2).batches()) as batches:  # type: ignore[type-var]
+        next(batches)
+        for worker in multiprocessing.active_children():
+            sender = f"import os, signal; [os.kill({worker.pid}, s) for s in (signal.SIGTERM, signal.SIGINT)]"
+            subprocess.run([sys.executable, "-c", sender], check=True)
+        assert len(list(itertools.islice(batches, 20))) == 20
+        assert len(multiprocessing.active_children()) == 2
+    assert not multiprocessing.active_children()
+
+
 def test_interpreter_ends_quietly_with_workers_running() -> None:
     program = """
 import sys
