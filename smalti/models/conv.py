@@ -86,7 +86,8 @@ class ConvEncoder(Encoder):
         for level in self.levels:
             x = level(x)
         x = self.middle(x)
-        return x if self.head is None else self.head(x)
+        output: Tensor = x if self.head is None else self.head(x)
+        return output
 
 
 class ConvDecoder(Decoder):
@@ -151,7 +152,8 @@ class ConvDecoder(Decoder):
     @property
     def last_layer(self) -> nn.Parameter:
         """The weight of the last convolution, with shape (image_channels * patch_size ** 2, width, 3, 3)."""
-        return self.head.conv.weight  # type: ignore[return-value]
+        weight: nn.Parameter = self.head.conv.weight  # type: ignore[assignment]
+        return weight
 
     def forward(self, latent: Tensor) -> Tensor:
         """Maps (B, latent_channels, h, w) to (B, image_channels, h * factor, w * factor)."""

@@ -70,7 +70,7 @@ def _argmax(scores: Tensor) -> Tensor:
     """First position of the largest of each row of ``scores`` with shape (n, K); K <= BLOCK or a multiple of it."""
     if scores.shape[1] <= BLOCK:
         return scores.argmax(dim=1)
-    blocks = scores.unflatten(1, (-1, BLOCK))
+    blocks = scores.reshape(len(scores), -1, BLOCK)
     block = blocks.amax(dim=2).argmax(dim=1)
     within = blocks[torch.arange(len(scores), device=scores.device), block].argmax(dim=1)
     return block * BLOCK + within

@@ -6,6 +6,7 @@ Under bfloat16 a quantizer picks another code for up to 6 % of the tokens, and t
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,10 +35,12 @@ def full_precision() -> Iterator[None]:
 @contextmanager
 def _no_tf32() -> Iterator[None]:
     # Since torch 2.9 the precision is set per operation; mixing both interfaces is an error there, so only one is used.
-    settings = [(torch.backends.cuda.matmul, "allow_tf32", False), (torch.backends.cudnn, "allow_tf32", False)]
+    settings: list[tuple[Any, str, bool | str]]
     if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        convolution = torch.backends.cudnn.conv
-        settings = [(torch.backends.cuda.matmul, "fp32_precision", "ieee"), (convolution, "fp32_precision", "ieee")]
+        owners = (torch.backends.cuda.matmul, getattr(torch.backends.cudnn, "conv"))  # noqa: B009
+        settings = [(owner, "fp32_precision", "ieee") for owner in owners]
+    else:
+        settings = [(owner, "allow_tf32", False) for owner in (torch.backends.cuda.matmul, torch.backends.cudnn)]
     before = [getattr(owner, name) for owner, name, _ in settings]
     for owner, name, value in settings:
         setattr(owner, name, value)

@@ -1,0 +1,36 @@
+"""What losses over codebook records share: which records count, and the sum over them."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from smalti.outputs import CodebookRecord
+from smalti.registry import suggest
+
+
+def selected(codebooks: Mapping[str, CodebookRecord], only: Sequence[str] | None) -> dict[str, CodebookRecord]:
+    """The records named by ``only``, all of them if it is None.
+
+    Raises:
+        ValueError: if a name is unknown or nothing is left.
+    """
+    unknown = [name for name in only or () if name not in codebooks]
+    if unknown:
+        raise ValueError(f"only={list(only or ())}: no codebook {unknown[0]!r}{suggest(unknown[0], codebooks)}")
+    chosen = {name: record for name, record in codebooks.items() if only is None or name in only}
+    if not chosen:
+        raise ValueError("codebooks={}: expected at least one record; a continuous bottleneck has none")
+    return chosen
+
+
+def sum_over(
+    codebooks: Mapping[str, CodebookRecord], only: Sequence[str] | None, loss: Callable[[CodebookRecord], Tensor]
+) -> Tensor:
+    """Sum of ``loss(record)`` over the selected records; all of one shape."""
+    values = [loss(record) for record in selected(codebooks, only).values()]
+    total = values[0]
+    for value in values[1:]:
+        if value.shape != total.shape:
+            raise ValueError("reduction='none': expected codebooks of one shape, a sum over them has no other meaning")
+        total = total + value
+    return total

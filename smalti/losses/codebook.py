@@ -1,0 +1,51 @@
+"""The codebook loss: codes move to the latents that chose them."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from smalti.losses import Loss, Reduction
+from smalti.losses._records import sum_over
+from smalti.losses._reduction import check_choice, reduce
+from smalti.outputs import CodebookRecord
+
+
+def codebook_loss(record: CodebookRecord, *, reduction: Reduction = "mean") -> Tensor:
+    """(q - sg z)^2 over the elements of quantized q and latent z, both with shape (B, d, h, w).
+
+    Second term of equation 3 of van den Oord et al. (arXiv:1711.00937). Its gradient reaches the codebook only.
+
+    Args:
+        record: of one codebook.
+        reduction: ``mean`` over all elements (so 1 / d of the mean squared distance of a token), ``sum``, ``batch_sum``
+            (sum of each sample, mean over samples) or ``none`` with shape (B, d, h, w).
+
+    Example:
+        >>> import torch
+        >>> codebook = torch.tensor([[1.0], [2.0]], requires_grad=True)
+        >>> z, indices = torch.zeros(1, 1, 1, 2), torch.tensor([[[0, 1]]])
+        >>> q = codebook[indices].permute(0, 3, 1, 2)
+        >>> record = CodebookRecord(z=z, quantized=q, latent=q, codebook=codebook, indices=indices)
+        >>> codebook_loss(record).item()
+        2.5
+    """
+    return reduce((record.quantized - record.z.detach()).square(), reduction=reduction)
+
+
+class CodebookLoss(Loss):
+    """:func:`codebook_loss` summed over codebooks (van den Oord et al., arXiv:1711.00937).
+
+    Args:
+        only: names of the codebooks that count; None: all.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+    """
+
+    def __init__(self, *, only: Sequence[str] | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        check_choice("reduction", reduction, Reduction)
+        self.only = only
+        self.reduction: Reduction = reduction
+
+    def forward(self, codebooks: Mapping[str, CodebookRecord]) -> Tensor:
+        """A scalar, or (B, d, h, w) unreduced, of records with tensors of shape (B, d, h, w)."""
+        return sum_over(codebooks, self.only, lambda record: codebook_loss(record, reduction=self.reduction))

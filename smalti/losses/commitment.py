@@ -1,0 +1,52 @@
+"""The commitment loss: latents stay near the codes they chose."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from smalti.losses import Loss, Reduction
+from smalti.losses._records import sum_over
+from smalti.losses._reduction import check_choice, reduce
+from smalti.outputs import CodebookRecord
+
+
+def commitment_loss(record: CodebookRecord, *, reduction: Reduction = "mean") -> Tensor:
+    """(z - sg q)^2 over the elements of latent z and quantized q, both with shape (B, d, h, w).
+
+    Third term of equation 3 of van den Oord et al. (arXiv:1711.00937), whose weight beta is the term's ``weight`` in a
+    recipe: 0.25 there, but 1 in latent-diffusion and taming-transformers, which put 0.25 on the codebook term. Its
+    gradient reaches the encoder only.
+
+    Args:
+        record: of one codebook.
+        reduction: ``mean`` over all elements (so 1 / d of the mean squared distance of a token), ``sum``, ``batch_sum``
+            (sum of each sample, mean over samples) or ``none`` with shape (B, d, h, w).
+
+    Example:
+        >>> import torch
+        >>> z, q = torch.zeros(1, 1, 1, 2, requires_grad=True), torch.tensor([[[[1.0, 2.0]]]])
+        >>> indices = torch.tensor([[[0, 1]]])
+        >>> record = CodebookRecord(z=z, quantized=q, latent=q, codebook=q.view(2, 1), indices=indices)
+        >>> commitment_loss(record).backward(); z.grad
+        tensor([[[[-1., -2.]]]])
+    """
+    return reduce((record.z - record.quantized.detach()).square(), reduction=reduction)
+
+
+class CommitmentLoss(Loss):
+    """:func:`commitment_loss` summed over codebooks (van den Oord et al., arXiv:1711.00937).
+
+    Args:
+        only: names of the codebooks that count; None: all.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+    """
+
+    def __init__(self, *, only: Sequence[str] | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        check_choice("reduction", reduction, Reduction)
+        self.only = only
+        self.reduction: Reduction = reduction
+
+    def forward(self, codebooks: Mapping[str, CodebookRecord]) -> Tensor:
+        """A scalar, or (B, d, h, w) unreduced, of records with tensors of shape (B, d, h, w)."""
+        return sum_over(codebooks, self.only, lambda record: commitment_loss(record, reduction=self.reduction))

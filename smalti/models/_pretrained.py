@@ -1,0 +1,139 @@
+"""Saved models: ``config.json`` says what to build and which weights belong to it, ``model.safetensors`` holds them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from smalti import __version__
+from smalti.config import build, config_of
+from smalti.models import Model
+from smalti.registry import UserError
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT_VERSION = 1
+
+_M = TypeVar("_M", bound=Model)
+
+
+def save_model(model: Model, folder: Path) -> None:
+    """Writes ``config.json`` and ``model.safetensors``; each file appears complete or not at all."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    _write(folder / WEIGHTS, lambda path: save_file(state, path))
+    config = {
+        "format_version": FORMAT_VERSION,
+        "smalti_version": __version__,
+        "weights_sha256": _sha256(folder / WEIGHTS),
+        "model": config_of(model),
+    }
+    _write(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"))
+
+
+def load_model(
+    base: type[_M], config_file: Path, weights_file: Path, *, trust_code: bool = False, map_location: str = "cpu"
+) -> _M:
+    """The model of a saved folder in evaluation mode, in the dtype it was saved in.
+
+    Raises:
+        UserError: naming the file that is missing, damaged or does not fit, or a foreign class without ``trust_code``.
+    """
+    config = read_config(config_file)
+    state = _read_weights(weights_file, config.get("weights_sha256"), map_location)
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which must not shift the caller's numbers
+        model = build(config["model"], base, trust_code=trust_code)
+    _check_fit(model, state, weights_file)
+    model.load_state_dict(state, assign=True)
+    return model.to(map_location).eval()
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping in ``config.json``, with a mapping ``model`` and a known format version.
+
+    Raises:
+        UserError: if the file is missing, damaged, or from a newer version.
+    """
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a saved model is a folder with {CONFIG} and {WEIGHTS}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: damaged, it is no JSON ({error})") from error
+    if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
+        raise UserError(f"{path}: expected a mapping with the entry 'model'; is this a model saved by smalti?")
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path}: format_version={version!r}: this smalti ({__version__}) reads {FORMAT_VERSION}")
+    return dict(config)
+
+
+def fetch(source: str, name: str, options: Mapping[str, Any]) -> Path:
+    """The file ``name`` of a local folder, or of a repository on the Hugging Face Hub (downloaded into its cache).
+
+    Raises:
+        UserError: if ``source`` is neither, or has no such file.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: no such file; a saved model is a folder with {CONFIG} and {WEIGHTS}")
+        return folder / name
+    if folder.exists() or folder.is_absolute() or source.startswith(".") or source.count("/") != 1:
+        raise UserError(f"{source}: no such folder; expected a saved model's folder or a Hub repository 'owner/name'")
+    try:
+        return Path(hf_hub_download(source, name, **options))
+    except EntryNotFoundError as error:
+        raise UserError(f"{source}: neither a folder here nor a reachable repository with {name}: {error}") from error
+    except (HFValidationError, HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
+        raise UserError(f"{source}: neither a folder here nor a reachable repository: {error}") from error
+
+
+def _read_weights(path: Path, sha256: object, map_location: str) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; a saved model is a folder with {CONFIG} and {WEIGHTS}")
+    if sha256 is None:
+        raise UserError(f"{path.with_name(CONFIG)}: no 'weights_sha256', so {path.name} cannot be checked")
+    actual = _sha256(path)
+    if actual != sha256:
+        raise UserError(f"{path}: damaged, its sha256 is {actual[:12]}... and {CONFIG} expects {str(sha256)[:12]}...")
+    try:
+        return load_file(path, device=map_location)
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged, it is no safetensors file ({error})") from error
+
+
+def _check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    problems = [f"missing {name}" for name in expected if name not in found]
+    problems += [f"unexpected {name}" for name in found if name not in expected]
+    problems += [
+        f"{name} has shape {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(f"{path}: does not fit the model of {CONFIG}: {'; '.join(problems[:5])}{more}")
+
+
+def _write(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
