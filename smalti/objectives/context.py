@@ -1,0 +1,202 @@
+"""The context of one pass: names -> values, computed at most once and only if a term asks."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from smalti.objectives.names import SHORT_FORMS
+from smalti.objectives.values import full_precision
+from smalti.outputs import Batch, DiscriminatorOutput
+from smalti.registry import UserError, suggest
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """A model that makes images from noise given from outside; only such a model provides ``generator``."""
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Images with shape (B, C, H, W) from noise with shape (B, ...)."""
+
+
+class Context:
+    """Names -> memoised values.
+
+    Args:
+        thunks: name -> how to compute it.
+        output: the model's output, whose fields are reached by dotted names; None if there is none in this pass.
+    """
+
+    def __init__(self, thunks: Mapping[str, Callable[[], Any]], output: Any = None) -> None:
+        self._thunks = thunks
+        self._output = output
+        self._values: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of ``name``, half-precision tensors widened to float32.
+
+        Raises:
+            UserError: if the name is unknown or the model left it empty.
+        """
+        if name not in self._values:
+            value = full_precision(self._compute(name))
+            if value is None:
+                raise UserError(f"context name {name!r} is empty: this model does not provide it")
+            self._values[name] = value
+        return self._values[name]
+
+    def computed(self, name: str) -> bool:
+        """Whether anyone has asked for ``name``."""
+        return name in self._values
+
+    def _compute(self, name: str) -> Any:
+        if name in self._thunks:
+            return self._thunks[name]()
+        first, _, rest = name.partition(".")
+        if first in self._thunks:
+            return _walk(self[first], rest.split("."), name)
+        parts = name.split(".")
+        if first in SHORT_FORMS and first not in _fields(self._output):
+            parts = ["bottleneck", *parts]
+        if parts[0] not in _fields(self._output):
+            raise UserError(f"unknown context name {name!r}{suggest(name, [*self._thunks, *_fields(self._output)])}")
+        return _walk(self._output, parts, name)
+
+
+def _fields(value: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+
+
+def _walk(value: Any, parts: list[str], name: str) -> Any:
+    for part in parts:
+        known = list(value) if isinstance(value, Mapping) else _fields(value)
+        if part not in known:
+            raise UserError(f"context name {name!r}: no {part!r}{suggest(part, map(str, known))}")
+        value = value[part] if isinstance(value, Mapping) else getattr(value, part)
+    return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Terms run in full precision; the networks inside them may follow the autocast that a phase was entered with.
+
+    Args:
+        device: type of the device, such as ``cuda``.
+        enabled: whether autocast was on.
+        dtype: what it casts to.
+    """
+
+    device: str
+    enabled: bool
+    dtype: torch.dtype
+
+    @classmethod
+    def ambient(cls, device: torch.device) -> "Precision":
+        """What is in force now for tensors on ``device``."""
+        kind = device.type
+        return cls(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+
+    def terms(self) -> torch.autocast:
+        """Autocast off."""
+        return torch.autocast(self.device, enabled=False)
+
+    def networks(self) -> torch.autocast:
+        """Autocast as it was found."""
+        return torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled)
+
+
+@contextlib.contextmanager
+def frozen(network: nn.Module | None) -> Iterator[None]:
+    """Within it the network's parameters ask for no gradient; afterwards, error or not, they are as before."""
+    parameters = [p for p in network.parameters() if p.requires_grad] if network is not None else []
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def in_mode(network: nn.Module | None, training: bool) -> Iterator[None]:
+    """Within it the network is in training or evaluation mode; afterwards each of its modules is as before."""
+    before = [(module, module.training) for module in network.modules()] if network is not None else []
+    if network is not None:
+        network.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            module.training = mode
+
+
+class Judge:
+    """A discriminator as the terms see it: it carries condition and precision.
+
+    Args:
+        network: the discriminator.
+        batch: where the condition is found.
+        condition: column of the condition image with shape (B, C, H, W), or None.
+        precision: what the phase was entered with.
+    """
+
+    def __init__(self, network: nn.Module, batch: Batch, condition: str | None, precision: Precision) -> None:
+        self._network = network
+        self._condition = None if condition is None else batch[condition]
+        self._precision = precision
+
+    def __call__(self, images: Tensor) -> DiscriminatorOutput:
+        """Judges images with shape (B, C, H, W) in the precision of terms, as penalties need it."""
+        output: DiscriminatorOutput
+        if self._condition is None:
+            output = self._network(images)
+        else:
+            output = self._network(images, self._condition.to(images.dtype))
+        return output
+
+    def in_network_precision(self, images: Tensor) -> DiscriminatorOutput:
+        """Judges images with shape (B, C, H, W) under the autocast that the phase was entered with."""
+        with self._precision.networks():
+            return self(images)
+
+    def thunks(self, real: Callable[[], Tensor], fake: Callable[[], Tensor]) -> dict[str, Callable[[], Any]]:
+        """The context names that are computed with it, from thunks of real and made images (B, C, H, W)."""
+        judgements: dict[str, DiscriminatorOutput] = {}
+
+        def judge(name: str, images: Callable[[], Tensor]) -> DiscriminatorOutput:
+            if name not in judgements:
+                judgements[name] = self.in_network_precision(images())
+            return judgements[name]
+
+        return {
+            "discriminator": lambda: self,
+            "logits_real": lambda: judge("real", real).logits,
+            "features_real": lambda: judge("real", real).features,
+            "logits_fake": lambda: judge("fake", fake).logits,
+            "features_fake": lambda: judge("fake", fake).features,
+        }
+
+
+def shared_thunks(
+    batch: Batch, step: int, target: Callable[[], Tensor], teachers: Mapping[str, nn.Module], precision: Precision
+) -> dict[str, Callable[[], Any]]:
+    """The context names that every phase has: batch columns, target, teachers, step."""
+
+    def watch(teacher: nn.Module) -> Any:
+        low, high = getattr(teacher, "input_range", (-1.0, 1.0))
+        images = (target() + 1.0) * ((high - low) / 2.0) + low if (low, high) != (-1.0, 1.0) else target()
+        with torch.no_grad(), precision.networks():
+            return teacher(images)
+
+    thunks: dict[str, Callable[[], Any]] = {
+        "batch": lambda: batch,
+        "target": target,
+        "real": target,
+        "step": lambda: step,
+    }
+    return thunks | {f"teacher.{name}": partial(watch, teacher) for name, teacher in teachers.items()}
