@@ -110,7 +110,11 @@ def _psnr(run: Run) -> Lines:
 
 
 def _share(run: Run) -> Lines:
-    return _drawn(run, _between(run, _GENERATOR, "/gradient_share"), 100.0)
+    return _drawn(run, {"adversarial / (adversarial + rest)": f"{_GENERATOR}gradient_norm/adversarial_share"}, 100.0)
+
+
+def _adaptive(run: Run) -> Lines:
+    return _drawn(run, _between(run, _GENERATOR, "/adaptive"))
 
 
 def _usage(run: Run) -> Lines:
@@ -128,7 +132,8 @@ def _logits(run: Run) -> Lines:
 _PANELS = (
     Panel(title="Generator terms", unit="|weight x value|, log scale", lines=_terms, scale="log"),
     Panel(title="Reconstruction of held-out images", unit="PSNR (dB)", lines=_psnr),
-    Panel(title="Adversarial share of the gradient at the last layer", unit="share (%)", lines=_share),
+    Panel(title="Gradient norm at the last layer", unit="adversary's share (%)", lines=_share),
+    Panel(title="Adaptive weight", unit="factor, log scale", lines=_adaptive, scale="log"),
     Panel(title="Codebook usage", unit="codes in use (%)", lines=_usage),
     Panel(title="Codebook perplexity", unit="effective number of codes", lines=_perplexity),
     Panel(title="Discriminator", unit="mean logit", lines=_logits),

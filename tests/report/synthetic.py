@@ -26,7 +26,7 @@ def record(step: int, start: int) -> dict[str, float | int | str]:
         "train/generator/adversarial/weight": adversary,
         "train/generator/adversarial/weighted": -adversary * 0.3,
         "train/generator/adversarial/status": "active" if adversary else "waiting",
-        "train/generator/adversarial/gradient_share": adversary * 1.2,
+        "train/generator/gradient_norm/adversarial_share": adversary * 1.2,
         "train/discriminator/logits_real": 0.4,
         "train/discriminator/logits_fake": -0.4,
         "train/codebook/code/usage": 1 - 0.7 * decay,
