@@ -1,0 +1,155 @@
+"""SSIM: structural similarity under a Gaussian window (Wang et al., 2004, doi:10.1109/TIP.2003.819861).
+
+Implementations differ at the border: torchmetrics averages over windows centred on every pixel, the image continued by
+reflection; Wang's code and scikit-image average over the windows that lie wholly in the image.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from smalti.losses import Loss, Reduction
+from smalti.losses._reduction import (
+    Weighting,
+    at_least_float32,
+    check_choice,
+    check_reduction,
+    check_same_shape,
+    reduce,
+)
+from smalti.registry import UserError
+
+Border = Literal["reflect", "valid"]
+
+
+def ssim(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    clamp: bool = True,
+    window: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    border: Border = "reflect",
+) -> Tensor:
+    """Mean of the SSIM map of each image, the images mapped from [-1, 1] to [0, 1], data range 1.
+
+    With Gaussian-weighted means m, variances v and covariance c in every window:
+    (2 m_x m_y + k1^2)(2 c + k2^2) / ((m_x^2 + m_y^2 + k1^2)(v_x + v_y + k2^2)), per channel.
+
+    Args:
+        prediction: with shape (B, C, H, W), in [-1, 1].
+        target: same shape and range.
+        clamp: whether values outside [-1, 1] are first clamped.
+        window: side of the window in pixels, odd.
+        sigma: standard deviation of the Gaussian in pixels.
+        k1: stabilises the comparison of means.
+        k2: stabilises the comparison of variances.
+        border: ``reflect`` (as torchmetrics) or ``valid`` (as scikit-image and Wang).
+
+    Returns:
+        With shape (B,), in [-1, 1].
+
+    Raises:
+        ValueError: for unequal shapes.
+        UserError: for images smaller than the window (``valid``), or than half of it (``reflect``).
+
+    Example:
+        >>> image = torch.linspace(-1, 1, 256).reshape(1, 1, 16, 16)
+        >>> ssim(image, image)
+        tensor([1.])
+    """
+    check_same_shape(prediction, target)
+    height, width = target.shape[-2:]
+    least = window // 2 + 1 if border == "reflect" else window
+    if min(height, width) < least:
+        raise UserError(f"images of {height} x {width} pixels: SSIM needs at least {least} x {least}")
+    prediction, target = at_least_float32(prediction), at_least_float32(target)
+    if clamp:
+        prediction, target = prediction.clamp(-1.0, 1.0), target.clamp(-1.0, 1.0)
+    x, y = (prediction + 1.0) / 2.0, (target + 1.0) / 2.0
+    if border == "reflect":
+        x, y = (F.pad(images, [window // 2] * 4, mode="reflect") for images in (x, y))
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        moments = _blur(torch.cat([x, y, x * x, y * y, x * y], dim=1), window, sigma)
+    mean_x, mean_y, xx, yy, xy = moments.chunk(5, dim=1)
+    # Rounding can make a variance of a flat region slightly negative.
+    variances = (xx - mean_x.square()).clamp(min=0.0) + (yy - mean_y.square()).clamp(min=0.0)
+    covariance = xy - mean_x * mean_y
+    luminance = (2.0 * mean_x * mean_y + k1**2) / (mean_x.square() + mean_y.square() + k1**2)
+    structure = (2.0 * covariance + k2**2) / (variances + k2**2)
+    return (luminance * structure).flatten(1).mean(dim=1)
+
+
+def _blur(maps: Tensor, window: int, sigma: float) -> Tensor:
+    """Gaussian means of maps (B, C, H, W) in the windows that lie wholly inside: (B, C, H - window + 1, W - ...)."""
+    offsets = torch.arange(window, dtype=maps.dtype, device=maps.device) - (window - 1) / 2
+    kernel = torch.exp(-0.5 * (offsets / sigma).square())
+    kernel = kernel / kernel.sum()
+    flat = maps.flatten(0, 1).unsqueeze(1)
+    flat = F.conv2d(F.conv2d(flat, kernel.reshape(1, 1, -1, 1)), kernel.reshape(1, 1, 1, -1))
+    return flat.reshape(*maps.shape[:2], *flat.shape[-2:])
+
+
+class SSIM(Loss):
+    """The loss 1 - SSIM (as a loss: Zhao et al., arXiv:1511.08861).
+
+    Unlike the metric it does not clamp by default: a clamped pixel would get no gradient.
+
+    Args:
+        clamp: whether values outside [-1, 1] are first clamped.
+        window: side of the Gaussian window in pixels, odd.
+        sigma: standard deviation of the Gaussian in pixels.
+        k1: stabilises the comparison of means.
+        k2: stabilises the comparison of variances.
+        border: ``reflect`` (as torchmetrics) or ``valid`` (as scikit-image and Wang).
+        reduction: over the samples: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by.
+    """
+
+    def __init__(
+        self,
+        *,
+        clamp: bool = False,
+        window: Annotated[int, Field(ge=1)] = 11,
+        sigma: Annotated[float, Field(gt=0)] = 1.5,
+        k1: Annotated[float, Field(gt=0)] = 0.01,
+        k2: Annotated[float, Field(gt=0)] = 0.03,
+        border: Border = "reflect",
+        reduction: Reduction = "mean",
+        weighting: Weighting = "weighted_mean",
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction, weighting, False)
+        check_choice("border", border, Border)
+        if window < 1 or window % 2 == 0:
+            raise ValueError(f"window={window!r}: expected an odd number of pixels")
+        for name, value in (("sigma", sigma), ("k1", k1), ("k2", k2)):
+            if value <= 0:
+                raise ValueError(f"{name}={value!r}: expected a number > 0")
+        self.clamp = clamp
+        self.window = window
+        self.sigma = sigma
+        self.k1 = k1
+        self.k2 = k2
+        self.border: Border = border
+        self.reduction: Reduction = reduction
+        self.weighting: Weighting = weighting
+
+    def forward(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+        """1 - SSIM of ``prediction`` with shape (B, C, H, W) against ``target``; ``weight`` has shape (B,)."""
+        values = 1.0 - ssim(
+            prediction,
+            target,
+            clamp=self.clamp,
+            window=self.window,
+            sigma=self.sigma,
+            k1=self.k1,
+            k2=self.k2,
+            border=self.border,
+        )
+        return reduce(values, weight, reduction=self.reduction, weighting=self.weighting)
