@@ -1,0 +1,87 @@
+"""The entropy loss: every token sure of its code, all codes used on average."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from smalti.losses import Loss
+from smalti.losses._records import selected
+from smalti.nn.distributed import differentiable_mean
+from smalti.nn.soft_assignment import assign_codes
+from smalti.outputs import CodebookRecord, LossValue
+
+
+def entropies(
+    record: CodebookRecord, *, temperature: float = 0.01, eps: float = 1e-5, gather: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Mean entropy S of a token's soft assignment, and entropy A of the mean assignment, two scalars in nats.
+
+    p_i = softmax_j(-|z_i - e_j|^2 / temperature), S = mean_i -sum_j p_ij log p_ij, P = mean_i p_i,
+    A = -sum_j P_j log(P_j + eps) (Chang et al., arXiv:2202.04200; Yu et al., arXiv:2310.05737).
+
+    Args:
+        record: of one codebook, z with shape (B, d, h, w) and codebook with shape (K, d).
+        temperature: of the assignment, in units of squared distance.
+        eps: inside the logarithm; with 16384 codes 1 / K is only six times larger.
+        gather: whether P is averaged over ranks, which makes the loss that of the global batch.
+
+    Example:
+        >>> import torch
+        >>> codebook = torch.tensor([[0.0], [1.0]])
+        >>> z, indices = torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[0, 1]]])
+        >>> record = CodebookRecord(z=z, quantized=z, latent=z, codebook=codebook, indices=indices)
+        >>> [round(value.item(), 4) for value in entropies(record)]
+        [0.0, 0.6931]
+    """
+    z = record.z.permute(0, 2, 3, 1).reshape(-1, record.z.shape[1])
+    assignment = assign_codes(z, record.codebook, temperature=temperature)
+    mean = assignment.mean_probability
+    mean = differentiable_mean(mean) if gather else mean
+    return assignment.entropy.mean(), -(mean * (mean + eps).log()).sum()
+
+
+class Entropy(Loss):
+    """sample_weight * S - codebook_weight * A of :func:`entropies`, summed over codebooks (arXiv:2310.05737).
+
+    The parts ``<codebook>.sample`` and ``<codebook>.average`` are S and A.
+
+    Args:
+        temperature: of the assignment, in units of squared distance.
+        sample_weight: of the entropy of each token's assignment, which is lowered.
+        codebook_weight: of the entropy of the mean assignment, which is raised.
+        eps: inside the logarithm of the mean assignment.
+        gather: whether the mean assignment is averaged over ranks.
+        only: names of the codebooks that count; None: all.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: Annotated[float, Field(gt=0.0)] = 0.01,
+        sample_weight: Annotated[float, Field(ge=0.0)] = 1.0,
+        codebook_weight: Annotated[float, Field(ge=0.0)] = 1.0,
+        eps: Annotated[float, Field(ge=0.0)] = 1e-5,
+        gather: bool = False,
+        only: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise ValueError(f"temperature={temperature}: expected a positive number")
+        self.temperature = temperature
+        self.sample_weight, self.codebook_weight = sample_weight, codebook_weight
+        self.eps = eps
+        self.gather = gather
+        self.only = only
+
+    def forward(self, codebooks: Mapping[str, CodebookRecord]) -> LossValue:
+        """The loss of records with z of shape (B, d, h, w) and codebooks of shape (K, d)."""
+        values: list[Tensor] = []
+        parts: dict[str, Tensor] = {}
+        for name, record in selected(codebooks, self.only).items():
+            sample, average = entropies(record, temperature=self.temperature, eps=self.eps, gather=self.gather)
+            values.append(self.sample_weight * sample - self.codebook_weight * average)
+            parts |= {f"{name}.sample": sample.detach(), f"{name}.average": average.detach()}
+        return LossValue(total=torch.stack(values).sum(), parts=parts)
