@@ -34,7 +34,7 @@ def paths_of(weights: str | Sequence[str]) -> tuple[Path, ...]:
     Raises:
         ValueError: if it names a file that does not exist.
     """
-    if weights in {"pretrained", "random"}:
+    if weights in ("pretrained", "random"):  # a list is not hashable
         return ()
     paths = tuple(Path(path).expanduser() for path in ([weights] if isinstance(weights, str) else weights))
     if not paths:

@@ -85,12 +85,13 @@ def broadcast_weight(weight: Tensor, values: Tensor) -> Tensor:
         ValueError: for any other shape; broadcasting a (1, C, H, W) or (H, W) map by accident is the usual mistake.
     """
     batch, axes = values.shape[0], values.ndim
-    allowed = [(batch,), (batch, *[1] * (axes - 1)), (batch, 1, *values.shape[2:]), tuple(values.shape)]
+    per_sample = (batch, *[1] * (axes - 1))
+    if weight.shape[:1] == (batch,) and weight.numel() == batch:
+        return weight.reshape(per_sample).to(values.dtype)
+    allowed = [(batch,), per_sample, (batch, 1, *values.shape[2:]), tuple(values.shape)]
     if tuple(weight.shape) not in allowed:
         shapes = " or ".join(str(shape) for shape in dict.fromkeys(allowed))
         raise ValueError(f"weight with shape {tuple(weight.shape)}: expected shape {shapes}")
-    if weight.ndim == 1:
-        weight = weight.reshape(batch, *[1] * (axes - 1))
     return weight.to(values.dtype)
 
 
