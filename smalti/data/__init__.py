@@ -1,6 +1,7 @@
 """Data: where images come from, how they are cropped, and the seeded order in which they are seen."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from smalti.registry import Part, UserError
@@ -25,6 +26,11 @@ class ImageSource(Part):
     columns: tuple[str, ...] = ("image",)
     names: tuple[str, ...] = ()
     image_channels: int = 3
+
+    @classmethod
+    def columns_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
+        """The columns that a source with these options will have, before anything is read; ``*``: perhaps others."""
+        return cls.columns
 
     @abstractmethod
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Models: the networks that are trained, and the encoders and decoders they are made of."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -21,6 +21,16 @@ class Model(Part, nn.Module):
     @abstractmethod
     def last_layer(self) -> nn.Parameter:
         """The weight of the last layer, where gradients are balanced."""
+
+    @property
+    def provides(self) -> frozenset[str] | None:
+        """Optional fields of its output that it fills; None: all of them."""
+        return None
+
+    @property
+    def output_keys(self) -> Mapping[str, Collection[str]]:
+        """Mapping-valued field of its output -> the keys it will have; a field that is not listed may have any."""
+        return {}
 
     @abstractmethod
     def training_forward(self, batch: Batch) -> Any:

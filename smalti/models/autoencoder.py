@@ -1,6 +1,6 @@
 """The autoencoder: encoder, bottleneck, decoder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -59,6 +59,16 @@ class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["aut
     def last_layer(self) -> nn.Parameter:
         """The weight of the decoder's last convolution."""
         return self.decoder.last_layer
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The optional fields that the bottleneck fills."""
+        return self.bottleneck.provides
+
+    @property
+    def output_keys(self) -> Mapping[str, Collection[str]]:
+        """Names of the codebooks; there are no heads."""
+        return {"codebooks": tuple(self.codebook_sizes), "heads": ()}
 
     def training_forward(self, batch: Batch) -> AutoencoderOutput:
         """Reconstructs ``batch["image"]`` (B, C, H, W); ``batch["noise"]`` is what a sampling bottleneck would draw."""
