@@ -1,0 +1,169 @@
+"""What can be known of a whole recipe before data or weights: do its sections fit each other?
+
+Networks are built on the meta device, where tensors have shapes and no memory, so that a width that does not fit is
+found here and not in the first step.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from smalti.config import ConfigError, Problem, Spec
+from smalti.data.transforms import Transform
+from smalti.engine.sections import PLAYERS, Recipe
+from smalti.engine.settings import parse_cycle
+from smalti.objectives.graph import Graph
+from smalti.registry import Phase, UserError, suggest
+
+
+def graph_problems(recipe: Recipe) -> list[Problem]:
+    """Everything that is wrong between the sections of a recipe whose sections were read."""
+    problems: list[Problem] = []
+    model = on_meta(recipe.specs.get("model"), problems)
+    discriminator = on_meta(recipe.specs.get("discriminator"), problems)
+    for find in (_players, _cycle, _monitor):
+        problems += find(recipe)
+    problems += _names(recipe, model)
+    for section in ("data", "validation"):
+        problems += _images(recipe, section, model, discriminator)
+    problems += _condition(recipe, discriminator)
+    problems += _losses(recipe)
+    return problems
+
+
+def on_meta(spec: Any, problems: list[Problem]) -> Any:
+    """The network of a spec without its memory; None, with the problem noted, if it refuses to be built."""
+    if not isinstance(spec, Spec):
+        return None
+    try:
+        with torch.device("meta"):
+            return spec.build()
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
+def _players(recipe: Recipe) -> Iterator[Problem]:
+    judged = "discriminator" in recipe.sections
+    asked = "discriminator" in recipe.terms
+    if judged and not asked:
+        yield Problem("objective.discriminator", "missing: the recipe has a discriminator that no term would train")
+    if asked and not judged:
+        yield Problem("discriminator", "missing section: objective.discriminator has terms")
+    optim = recipe.specs.get("optim")
+    if not isinstance(optim, Spec):
+        return
+    for player in PLAYERS:
+        if player in recipe.terms and optim.arguments.get(player) is None:
+            yield Problem(f"optim.{player}", f"missing: the {player} phase has no optimizer")
+        if player not in recipe.terms and optim.arguments.get(player) is not None:
+            yield Problem(f"optim.{player}", f"objective.{player} is missing: there is nothing to optimise")
+
+
+def _cycle(recipe: Recipe) -> Iterator[Problem]:
+    try:
+        entries = parse_cycle(recipe.cycle, list(recipe.terms))
+    except UserError as error:
+        yield Problem("cycle", str(error).removeprefix("cycle: "))
+        return
+    for player in recipe.terms.keys() - {entry.phase for entry in entries}:
+        yield Problem("cycle", f"the {player} phase has terms and never moves")
+
+
+def _monitor(recipe: Recipe) -> Iterator[Problem]:
+    section = recipe.specs.get("validation")
+    if not isinstance(section, Spec):
+        return
+    monitor, metrics = section.arguments.get("monitor"), section.arguments.get("metrics") or {}
+    if monitor is None or "/" in monitor:
+        return
+    known = [name for name, metric in metrics.items() if isinstance(metric, Spec)]
+    if not any(monitor == name or monitor.startswith(f"{name}_") for name in known):
+        yield Problem("validation.monitor", f"{monitor!r} is not among the metrics{suggest(monitor, known)}")
+
+
+def _names(recipe: Recipe, model: Any) -> Iterator[Problem]:
+    target = model if model is not None else recipe.model_class
+    if target is None:
+        return
+    graph = Graph(
+        model=target,
+        discriminator="discriminator" in recipe.sections,
+        provides=None if model is None else model.provides,
+        keys={} if model is None else model.output_keys,
+        teachers=recipe.teacher_names,
+        columns=_columns(recipe),
+    )
+    for player, terms in recipe.terms.items():
+        static = []
+        for name, term in terms.items():
+            try:
+                static.append(term.static(name))
+            except (UserError, ValueError) as error:
+                yield Problem(term.place, str(error))
+        for problem in graph.check(player, static):
+            if not _refers_to_broken(recipe, player, problem):
+                yield problem
+
+
+def _refers_to_broken(recipe: Recipe, player: Phase, problem: Problem) -> bool:
+    """Whether a reference is only unknown because the term it names has problems of its own."""
+    broken = recipe.term_names.get(player, set()) - set(recipe.terms.get(player, {}))
+    return any(f"unknown term {name!r}" in problem.message for name in broken)
+
+
+def _columns(recipe: Recipe) -> tuple[str, ...]:
+    section = recipe.specs.get("data")
+    source = section.arguments.get("source") if isinstance(section, Spec) else None
+    if not isinstance(source, Spec):
+        return ("image", "*")
+    columns_of = getattr(source.target, "columns_of", None)
+    return (*columns_of(source.arguments), "index", "position") if columns_of else ("image", "*")
+
+
+def _images(recipe: Recipe, name: str, model: Any, discriminator: Any) -> Iterator[Problem]:
+    """Whether the crops of a data section fit the networks."""
+    section = recipe.specs.get(name)
+    section = section.arguments.get("data") if name == "validation" and isinstance(section, Spec) else section
+    place = "validation.data" if name == "validation" else name
+    if not isinstance(section, Spec):
+        return
+    spec = section.arguments.get("transform")
+    try:
+        transform = spec.build() if isinstance(spec, Spec) else Transform()
+    except ConfigError as error:
+        yield from error.problems
+        return
+    if transform.size is None:
+        if name == "data":
+            yield Problem(f"{place}.transform", "training needs images of one size: give a size and a crop")
+        return
+    sides = " x ".join(str(side) for side in transform.shape)
+    factor = getattr(model, "factor", 1)
+    if any(side % factor for side in transform.shape):
+        yield Problem(
+            f"{place}.transform.size", f"{sides} pixels: expected both divisible by the model's factor {factor}"
+        )
+    smallest = getattr(discriminator, "smallest_size", 1)
+    if min(transform.shape) < smallest:
+        yield Problem(f"{place}.transform.size", f"{sides} pixels: the discriminator needs at least {smallest}")
+
+
+def _condition(recipe: Recipe, discriminator: Any) -> Iterator[Problem]:
+    columns = _columns(recipe)
+    if getattr(discriminator, "condition_channels", 0) and not {"condition", "*"} & set(columns):
+        yield Problem("discriminator.condition_channels", "the data has no column 'condition' to give it")
+
+
+def _losses(recipe: Recipe) -> Iterator[Problem]:
+    """What the constructors of losses and teachers refuse."""
+    for player, terms in recipe.terms.items():
+        for name, term in terms.items():
+            problems: list[Problem] = []
+            on_meta(Spec(lambda term=term, name=name: term.build(name), {}, f"objective.{player}.{name}"), problems)
+            yield from problems
+    for name, spec in recipe.teachers.items():
+        problems = []
+        on_meta(spec, problems)
+        yield from (Problem(p.place or f"objective.teachers.{name}", p.message) for p in problems)
