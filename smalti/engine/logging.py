@@ -1,0 +1,247 @@
+"""What a run tells: ``metrics.jsonl``, a tracker, and a line or a bar for whoever watches."""
+
+import importlib.util
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smalti.bottlenecks import Bottleneck
+from smalti.engine.run_folder import RunFolder
+from smalti.engine.settings import EngineSettings, Tracker, flatten
+from smalti.objectives.report import LossReport
+from smalti.registry import UserError
+
+Record = dict[str, Any]
+
+EXTRAS = {"tensorboard": "smalti[track]", "wandb": "wandb", "trackio": "trackio"}
+
+
+def flatten_reports(reports: Sequence[LossReport]) -> Record:
+    """The numbers of an update's micro-batches as means, on the host, and the status of each term.
+
+    Names are those of ``LossReport.flatten``; a term's status is that of the last micro-batch.
+    """
+    columns: dict[str, list[float]] = {}
+    for report in reports:
+        for name, value in to_host(report.flatten()).items():
+            columns.setdefault(name, []).append(value)
+    record: Record = {name: sum(values) / len(values) for name, values in columns.items()}
+    return record | {f"{name}/status": status for name, status in reports[-1].statuses.items()}
+
+
+def to_host(values: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """The scalars as Python numbers, with one transfer from the device."""
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    if not tensors:
+        return {name: float(value) for name, value in values.items()}
+    stacked = torch.stack([value.detach().reshape(()).to(torch.float64) for value in tensors.values()])
+    read = dict(zip(tensors, stacked.tolist(), strict=True))
+    return {name: read[name] if name in read else float(value) for name, value in values.items()}
+
+
+def codebook_usage(model: nn.Module) -> dict[str, float]:
+    """``codebook/<name>/usage`` and ``/perplexity`` of the model's bottlenecks, as they counted them."""
+    found: dict[str, Tensor | float] = {}
+    for part in model.modules():
+        usage = getattr(part, "usage", None) if isinstance(part, Bottleneck) else None
+        for name, values in usage().items() if usage is not None else ():
+            found |= {f"codebook/{name}/{key}": value for key, value in values.items()}
+    return to_host(found)
+
+
+def mean_over_ranks(records: Sequence[Record]) -> Record:
+    """One record from those of all ranks: numbers as means over the ranks that have them, words from the first."""
+    merged: Record = {}
+    for name in {name: None for record in records for name in record}:
+        values = [record[name] for record in records if name in record]
+        numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+        merged[name] = sum(numbers) / len(numbers) if len(numbers) == len(values) else values[0]
+    return merged
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one JSON object a line, in the order of ``step``; numbers that are not finite become null."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def truncate(self, step: int) -> None:
+        """Drops the lines after ``step``, and a last line that a crash cut short. Needs no space on the disk."""
+        if not self.path.exists():
+            return
+        keep = 0
+        with self.path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n") or _step_of(line) > step:
+                    break
+                keep += len(line)
+        os.truncate(self.path, keep)
+
+    def write(self, record: Record) -> None:
+        """Appends a line and hands it to the operating system at once.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_finite(record)) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error}") from error
+
+
+def _step_of(line: bytes) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def check_tracker(name: Tracker) -> None:
+    """Refuses a tracker whose package is missing, before anything is trained.
+
+    Raises:
+        UserError: with what to install.
+    """
+    if name != "none" and importlib.util.find_spec(name) is None:
+        raise UserError(f"engine.tracker={name!r}: the package is not installed (pip install {EXTRAS[name]})")
+
+
+def open_tracker(name: Tracker, folder: Path, recipe: Mapping[str, Any]) -> Any:
+    """accelerate's tracker of that name, told the recipe as flat text; None for "none"."""
+    if name == "none":
+        return None
+    check_tracker(name)
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+    kind = LOGGER_TYPE_TO_CLASS[name]
+    needs_folder = kind.requires_logging_directory
+    tracker = kind(folder.name, logging_dir=str(folder / name)) if needs_folder else kind(folder.name)
+    if hasattr(tracker, "start"):
+        tracker.start()
+    config = {
+        place: value if isinstance(value, (int, float, str)) else str(value) for place, value in flatten(recipe).items()
+    }
+    tracker.store_init_configuration(config)
+    return tracker
+
+
+class Journal:
+    """All that the first rank tells of a run.
+
+    Args:
+        folder: where ``metrics.jsonl`` and trackers write.
+        settings: of the run.
+        quiet: show no progress.
+    """
+
+    def __init__(self, folder: RunFolder, settings: EngineSettings, quiet: bool = False) -> None:
+        self.folder, self.settings = folder, settings
+        self.file = MetricsFile(folder.metrics)
+        self.watcher = Watcher(settings.max_steps, quiet)
+        self._tracker: Any = None
+
+    def open(self, step: int, recipe: Mapping[str, Any]) -> None:
+        """Forgets what was logged after ``step`` and goes on from there."""
+        self.file.truncate(step)
+        self._tracker = open_tracker(self.settings.tracker, self.folder.path, recipe)
+        self.watcher.start(step)
+
+    def log(self, record: Record) -> None:
+        """Writes a record everywhere."""
+        self.file.write(record)
+        self.watcher.show(record)
+        if self._tracker is not None:
+            numbers = {name: value for name, value in record.items() if isinstance(value, (int, float))}
+            self._tracker.log(numbers, step=record["step"])
+
+    def skipped(self, step: int, message: str) -> None:
+        """Tells of a step that was skipped."""
+        self.watcher.say(f"step {step} skipped: {message}")
+        self.file.write({"step": step, "skipped": message})
+
+    def close(self) -> None:
+        """Ends the bar and the tracker."""
+        self.watcher.stop()
+        if self._tracker is not None:
+            self._tracker.finish()
+            self._tracker = None
+
+
+class Watcher:
+    """What a person sees: a bar on a terminal, a plain line at each log step elsewhere, nothing if ``quiet``."""
+
+    def __init__(self, total: int, quiet: bool = False) -> None:
+        self.total, self.quiet = total, quiet
+        self._bar: Any = None
+        self._task: Any = None
+
+    def start(self, step: int) -> None:
+        """Shows the bar, if there is a terminal to show it on."""
+        if self.quiet or not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._bar.start()
+        self._task = self._bar.add_task("", total=self.total, completed=step)
+
+    def advance(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def show(self, record: Record) -> None:
+        """The main numbers of a log step."""
+        text = summary(record)
+        if self._bar is not None:
+            self._bar.update(self._task, description=text)
+        else:
+            self.say(f"step {record['step']}/{self.total}  {text}")
+
+    def say(self, message: str) -> None:
+        """A line above the bar, or on standard error."""
+        if self.quiet:
+            return
+        if self._bar is not None:
+            self._bar.console.print(message, markup=False, highlight=False)
+        else:
+            sys.stderr.write(message + "\n")
+            sys.stderr.flush()
+
+    def stop(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def summary(record: Record) -> str:
+    """Speed, time left, totals and weighted terms of a record, in one line."""
+    parts = []
+    if "images_per_second" in record:
+        parts.append(f"{record['images_per_second']:.1f} images/s")
+    if "eta_seconds" in record:
+        parts.append(f"{record['eta_seconds']:.0f} s left")
+    for name, value in record.items():
+        words = name.split("/")
+        if not isinstance(value, (int, float)) or words[0] not in {"train", "val"}:
+            continue
+        if words[-1] == "total" or (words[0] == "train" and words[-1] == "raw") or len(words) == 2:
+            parts.append(f"{'/'.join(word for word in words[1:] if word != 'raw')} {value:.4g}")
+    return "  ".join(parts)

@@ -1,0 +1,122 @@
+"""The run folder: what a run leaves on the disk, and the only contract between engine and report."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from smalti.engine.checkpoint import flush_to_disk
+from smalti.engine.settings import compare_recipes
+from smalti.registry import UserError
+
+
+class RunFolder:
+    """``recipe.yaml``, ``metrics.jsonl``, ``samples/``, ``checkpoints/``, ``model/`` and ``evaluation.json``.
+
+    Args:
+        path: the folder; made by ``claim``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.recipe = self.path / "recipe.yaml"
+        self.metrics = self.path / "metrics.jsonl"
+        self.samples = self.path / "samples"
+        self.checkpoints = self.path / "checkpoints"
+        self.model = self.path / "model"
+        self.evaluation = self.path / "evaluation.json"
+
+    def claim(self, recipe: Mapping[str, Any] | None, resume: bool) -> None:
+        """Makes the folder this run's own, or continues the run that is in it.
+
+        Raises:
+            UserError: if it holds something and ``resume`` is not set, if the run in it has another recipe, or if it
+                cannot be written.
+        """
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(f"{self.path} is a file: expected a folder")
+            holds_something = self.path.is_dir() and any(self.path.iterdir())
+            if holds_something and not resume:
+                raise UserError(f"{self.path} is not empty: resume the run in it, or choose another folder")
+            if holds_something and not self.recipe.is_file() and not self.checkpoints.is_dir():
+                raise UserError(f"{self.path} is not empty and holds no run to resume")
+            if self.recipe.is_file() and recipe is not None:
+                self._compare(recipe)
+            self.path.mkdir(parents=True, exist_ok=True)
+            if recipe is not None:
+                write_whole(self.recipe, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error}") from error
+
+    def _compare(self, recipe: Mapping[str, Any]) -> None:
+        differences = compare_recipes(self.stored_recipe(), recipe)
+        if differences:
+            listed = "\n".join(f"  {line}" for line in differences)
+            raise UserError(f"the run in {self.path} was started with another recipe:\n{listed}")
+
+    def stored_recipe(self) -> dict[str, Any]:
+        """The resolved recipe that the run was started with.
+
+        Raises:
+            UserError: if there is none, or it is no mapping.
+        """
+        try:
+            found = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.recipe}: cannot be read: {error}") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{self.recipe}: expected a mapping, found {type(found).__name__}")
+        return found
+
+    def save_model(self, model: nn.Module) -> bool:
+        """Writes ``model/`` whole, if the model can save itself; False if it cannot."""
+        save = getattr(model, "save_pretrained", None)
+        if save is None:
+            return False
+        unfinished = self.path / ".unfinished-model"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save(unfinished)
+        for entry in unfinished.iterdir():
+            flush_to_disk(entry)
+        shutil.rmtree(self.model, ignore_errors=True)
+        unfinished.rename(self.model)
+        return True
+
+    def write_evaluation(self, values: Mapping[str, Any]) -> None:
+        """Writes ``evaluation.json``."""
+        write_whole(self.evaluation, json.dumps(dict(values), indent=1) + "\n")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within, a disk that takes no more is the user's to mend.
+
+    Raises:
+        UserError: in place of an OSError, naming the folder and what is safe.
+    """
+    try:
+        yield
+    except OSError as error:
+        safe = "checkpoints that were complete are intact"
+        raise UserError(f"the run in {path} cannot go on: {error}; {safe}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file by way of a neighbour, so that a full disk cannot cut short what was there."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,121 @@
+"""What carries a run: device, processes and precision, through accelerate. The only place that wraps a network."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from smalti.data.loader import to_device
+from smalti.engine.settings import EngineSettings
+
+_T = TypeVar("_T")
+
+
+class Runtime:
+    """Device, rank and precision of this process.
+
+    Autocast is switched here and not by accelerate, which would also replace every phase's ``forward``; nothing but
+    the phases is handed to accelerate, least of all the data.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+
+        # Lazy terms leave parameters unused in some steps; buffers are changed by phase.update, equally on all ranks.
+        parallel = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+        cpu = settings.device == "cpu" or (settings.precision == "fp64" and not torch.cuda.is_available())
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[parallel])
+        self.device: torch.device = self.accelerator.device
+        self.rank: int = self.accelerator.process_index
+        self.world_size: int = self.accelerator.num_processes
+        self.is_main: bool = self.rank == 0
+        self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
+        self._bf16 = settings.precision == "bf16"
+        self._format = torch.channels_last if settings.channels_last else torch.contiguous_format
+        # A group on the hosts: agreeing on a signal must not wait for the accelerator.
+        self._hosts = dist.new_group(backend="gloo") if self.world_size > 1 else None
+        if settings.deterministic:
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True, warn_only=True)
+
+    @property
+    def reads_are_free(self) -> bool:
+        """Whether a value may be read from the device at every step without stalling it."""
+        return self.device.type == "cpu"
+
+    def place(self, module: nn.Module) -> None:
+        """Moves a module to the device, in the run's precision and memory format."""
+        module.to(device=self.device, dtype=self.dtype)
+        if self._format is torch.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module as it is called in training: itself, or DDP around it."""
+        wrapped: nn.Module = self.accelerator.prepare_model(module)
+        return wrapped
+
+    def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[Any]:
+        """Within, gradients stay on this rank."""
+        context: AbstractContextManager[Any] = self.accelerator.no_sync(wrapped)
+        return context
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Within, networks compute in bf16 if the run asks for it."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if self._bf16 else nullcontext()
+
+    def to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """The batch on the device, images in [-1, 1], floating-point columns in the run's precision."""
+        moved = to_device(dict(batch), self.device, self.dtype)
+        return {name: self._cast(value) if isinstance(value, Tensor) else value for name, value in moved.items()}
+
+    def _cast(self, value: Tensor) -> Tensor:
+        if not value.is_floating_point():
+            return value
+        memory = self._format if value.ndim == 4 else torch.preserve_format
+        return value.to(dtype=self.dtype, memory_format=memory)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank, agreed among the hosts."""
+        if self._hosts is None:
+            return flag
+        votes = torch.tensor([int(flag)])
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._hosts)
+        return bool(votes.item())
+
+    def any_tensor(self, flag: Tensor) -> Tensor:
+        """Element-wise, the largest value over all ranks, left on the device."""
+        if self.world_size > 1:
+            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return flag
+
+    def gather(self, value: _T) -> list[_T]:
+        """The plain values of all ranks, in their order, on each of them."""
+        if self._hosts is None:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self._hosts)
+        return values
+
+    def on_main(self, action: Callable[[], _T]) -> _T:
+        """Runs ``action`` on rank 0 alone and gives its result to all; an error there is raised everywhere.
+
+        Raises:
+            Exception: what ``action`` raised, on every rank, so that none waits for another.
+        """
+        if self._hosts is None:
+            return action()
+        outcome: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                outcome[0] = action()
+            except Exception as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0, group=self._hosts)
+        if outcome[1] is not None:
+            raise outcome[1]
+        result: _T = outcome[0]
+        return result

@@ -1,0 +1,256 @@
+"""What a recipe may say about the run itself: frozen groups of options, with their bounds."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from smalti.registry import UserError, suggest
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Precision = Literal["fp32", "bf16", "fp64"]
+Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
+
+GENERATOR = "generator"
+FP16_REFUSED = (
+    "precision='fp16': expected 'fp32', 'bf16' or 'fp64'; training in fp16 needs one loss scale for several losses, "
+    "penalties and gradient norms at the last layer, and overflows in them: bf16 has the range of fp32"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMASettings:
+    """An exponential moving average of the model's parameters; the averaged weights are validated and saved.
+
+    Args:
+        decay: share of the old average that is kept at each generator update.
+        warmup: keep ``min(decay, (1 + n) / (10 + n))`` at the n-th update, as latent-diffusion's LitEma does.
+    """
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    warmup: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseOptimizer:
+    """How one phase steps. Norms, biases and learned scales never decay.
+
+    Args:
+        type: Adam (Kingma & Ba, arXiv:1412.6980) or AdamW (Loshchilov & Hutter, arXiv:1711.05101).
+        lr: learning rate after the warm-up.
+        betas: decay of the first and the second moment.
+        eps: added to the root of the second moment.
+        weight_decay: on matrices and kernels only.
+        clip: largest total norm of the gradient; None: it is measured and left alone.
+        lr_schedule: what follows the warm-up, over the remaining generator updates up to ``lr_steps``.
+        lr_steps: generator updates until the schedule ends; None: the run's ``max_steps``.
+        lr_end: the last learning rate of a schedule, as a share of ``lr``.
+        warmup: generator updates over which the rate grows linearly from ``lr / warmup``.
+    """
+
+    type: Literal["adam", "adamw"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] | None = None
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_steps: Positive | None = None
+    lr_end: Annotated[float, Field(ge=0, le=1)] = 0.0
+    warmup: Count = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How long a run is, what it writes when, and what carries it.
+
+    Args:
+        max_steps: generator updates; THE step of schedules, starts and logs.
+        seed: root of all randomness.
+        accumulate: micro-batches per update.
+        precision: of networks; "bf16" is autocast over fp32 weights, "fp64" plain double. fp16 is refused.
+        batches: "shared": all phases of a cycle see the same images; "fresh": each update draws its own.
+        discriminator_fake: "reuse" hands the generator's detached output of the same micro-batch to the other
+            phases; "refresh" lets them run the model again.
+        log_every: steps between two lines of ``metrics.jsonl``.
+        sample_every: steps between two sample pictures; 0: none.
+        samples: images on a sample picture.
+        checkpoint_every: steps between two checkpoints; 0: only the last one.
+        keep: newest checkpoints that are kept, besides the best.
+        ema: averaged weights, or None.
+        tracker: where the log goes besides ``metrics.jsonl``.
+        skip_limit: consecutive non-finite steps of one phase after which the run stops.
+        device: "auto" takes the accelerator that is there.
+        channels_last: memory format of images and kernels; slower on a CPU.
+        compile: submodules of the model to compile, by dotted name; slower on a CPU.
+        deterministic: ask torch for deterministic kernels, as a bit-exact resume on a GPU needs.
+    """
+
+    max_steps: Positive
+    seed: Count = 0
+    accumulate: Positive = 1
+    precision: Precision = "fp32"
+    batches: Literal["shared", "fresh"] = "shared"
+    discriminator_fake: Literal["reuse", "refresh"] = "reuse"
+    log_every: Positive = 100
+    sample_every: Count = 1000
+    samples: Positive = 8
+    checkpoint_every: Count = 1000
+    keep: Positive = 3
+    ema: EMASettings | None = None
+    tracker: Tracker = "none"
+    skip_limit: Positive = 20
+    device: Literal["auto", "cpu"] = "auto"
+    channels_last: bool = False
+    compile: Sequence[str] = ()
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work, whoever made the settings."""
+        if str(self.precision) == "fp16":
+            raise UserError(FP16_REFUSED)
+        if self.precision not in {"fp32", "bf16", "fp64"}:
+            raise ValueError(f"precision={self.precision!r}: expected 'fp32', 'bf16' or 'fp64'")
+        for name in ("max_steps", "accumulate", "log_every", "keep", "skip_limit"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected a whole number of at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationSettings:
+    """When the run is measured on held-out images, and what "best" means.
+
+    Args:
+        every: steps between two validations; 0: only at the end.
+        at_start: measure also before the first step.
+        monitor: name of the value that decides, as in the log without "val/" (``psnr``, ``generator/total``); None:
+            there is no best checkpoint.
+        mode: whether a larger or a smaller value is better.
+    """
+
+    every: Count = 0
+    at_start: bool = False
+    monitor: str | None = None
+    mode: Literal["max", "min"] = "max"
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether ``value`` beats the best so far; a value that is not a number never does."""
+        if math.isnan(value):
+            return False
+        return best is None or (value > best if self.mode == "max" else value < best)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CycleEntry:
+    """One entry of a cycle: ``repeat`` updates of ``phase``.
+
+    Args:
+        phase: name of the phase.
+        repeat: updates in a row.
+        weight_clip: bound to which the phase's weights are clamped after each update (WGAN, arXiv:1701.07875).
+    """
+
+    phase: str
+    repeat: Positive = 1
+    weight_clip: Annotated[float, Field(gt=0)] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a repetition below one."""
+        if self.repeat < 1:
+            raise ValueError(f"repeat={self.repeat!r}: expected a whole number of at least 1")
+
+
+def parse_cycle(
+    entries: Sequence[str | Mapping[str, Any] | CycleEntry], phases: Sequence[str]
+) -> tuple[CycleEntry, ...]:
+    """Reads a cycle: names, ``name*count`` or mappings with the fields of ``CycleEntry``.
+
+    >>> parse_cycle(["discriminator*5", "generator"], ["generator", "discriminator"])[0].repeat
+    5
+
+    Args:
+        entries: as written in a recipe.
+        phases: names of the phases there are.
+
+    Raises:
+        UserError: for an unknown phase or field, or unless the generator comes exactly once.
+    """
+    cycle = tuple(_entry(entry, place) for place, entry in enumerate(entries))
+    for place, entry in enumerate(cycle):
+        if entry.phase not in phases:
+            raise UserError(f"cycle.{place}: unknown phase {entry.phase!r}{suggest(entry.phase, phases)}")
+    updates = sum(entry.repeat for entry in cycle if entry.phase == GENERATOR)
+    if updates != 1:
+        raise UserError(f"cycle: expected exactly one generator update, found {updates}")
+    return cycle
+
+
+def _entry(entry: str | Mapping[str, Any] | CycleEntry, place: int) -> CycleEntry:
+    if isinstance(entry, CycleEntry):
+        return entry
+    if isinstance(entry, str):
+        match = re.fullmatch(r"\s*(\w+)\s*(?:\*\s*([1-9]\d*))?\s*", entry)
+        if match is None:
+            raise UserError(f"cycle.{place}={entry!r}: expected a phase such as 'generator' or 'discriminator*5'")
+        return CycleEntry(phase=match[1], repeat=int(match[2] or 1))
+    known = [field.name for field in fields(CycleEntry)]
+    for name in entry:
+        if name not in known:
+            raise UserError(f"cycle.{place}: unknown option {name!r}{suggest(str(name), known)}")
+    if "phase" not in entry:
+        raise UserError(f"cycle.{place}: the option 'phase' is missing")
+    try:
+        return CycleEntry(**entry)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"cycle.{place}: {error}") from error
+
+
+# Changes that leave the weights of a resumed run as they would have been; "*" stands for any one name.
+FREE_TO_CHANGE = (
+    "engine.max_steps",
+    "engine.log_every",
+    "engine.sample_every",
+    "engine.samples",
+    "engine.checkpoint_every",
+    "engine.keep",
+    "engine.tracker",
+    "engine.skip_limit",
+    "data.workers",
+    "validation.data.workers",
+    "out",
+)
+
+
+def compare_recipes(
+    stored: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = FREE_TO_CHANGE
+) -> list[str]:
+    """Differences that forbid to resume a run with ``new``: one line each, ``place: stored value -> new value``.
+
+    >>> compare_recipes({"engine": {"seed": 0, "max_steps": 9}}, {"engine": {"seed": 1, "max_steps": 12}})
+    ['engine.seed: 0 -> 1']
+    """
+    old, fresh = flatten(stored), flatten(new)
+    absent = "absent"
+    return [
+        f"{place}: {old.get(place, absent)} -> {fresh.get(place, absent)}"
+        for place in sorted(old.keys() | fresh.keys())
+        if old.get(place, absent) != fresh.get(place, absent) and place not in free
+    ]
+
+
+def flatten(value: Any, place: str = "") -> dict[str, Any]:
+    """Dotted place -> leaf, for mappings and sequences inside each other; an empty one is a leaf itself."""
+    if isinstance(value, Mapping) and value:
+        items = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, (list, tuple)) and value:
+        items = [(str(index), item) for index, item in enumerate(value)]
+    else:
+        return {place: value if not isinstance(value, (Mapping, list, tuple)) else type(value)()}
+    flat: dict[str, Any] = {}
+    for key, item in items:
+        flat |= flatten(item, f"{place}.{key}" if place else key)
+    return flat

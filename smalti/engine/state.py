@@ -1,0 +1,56 @@
+"""Where a run stands: counters, nothing else. Weights, moments and averages live with their owners."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from smalti.registry import UserError
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Counters of a run, all of them plain numbers.
+
+    Args:
+        step: generator updates begun and finished; a skipped one counts, so that step and learning rate go on.
+        micro_batches: micro-batches this rank has drawn from the loader.
+        images: images all ranks have drawn.
+        updates: phase -> updates, skipped ones included.
+        skipped: phase -> updates skipped for a non-finite loss or gradient.
+        seconds: time spent, over all resumptions.
+        best_value: best monitored value so far.
+        best_step: the step it was reached at.
+        world_size: number of processes, which decides who saw which images.
+    """
+
+    step: int = 0
+    micro_batches: int = 0
+    images: int = 0
+    updates: dict[str, int] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    best_value: float | None = None
+    best_step: int | None = None
+    world_size: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The state that ``as_dict`` described."""
+        return cls(**values)
+
+    def share_among(self, world_size: int) -> None:
+        """Goes on with another number of ranks: the stream continues where it was, though not in the same shares.
+
+        Raises:
+            UserError: if the micro-batches drawn so far do not divide among the ranks.
+        """
+        drawn = self.micro_batches * self.world_size
+        if drawn % world_size:
+            raise UserError(
+                f"{drawn} micro-batches were drawn by {self.world_size} processes: they do not divide among "
+                f"{world_size}; resume with a divisor of {drawn}"
+            )
+        self.micro_batches, self.world_size = drawn // world_size, world_size

@@ -1,0 +1,345 @@
+"""The one training loop. It counts generator updates and knows no loss, no model and no discriminator by name."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from smalti.engine.checkpoint import Checkpoint, CheckpointFolder
+from smalti.engine.dry_run import DryRun, account
+from smalti.engine.ema import EMA
+from smalti.engine.health import ELSEWHERE, Guard, Health
+from smalti.engine.logging import Journal, check_tracker, codebook_usage, flatten_reports, mean_over_ranks
+from smalti.engine.run_folder import RunFolder, writing
+from smalti.engine.runtime import Runtime
+from smalti.engine.samples import write_samples
+from smalti.engine.settings import GENERATOR, CycleEntry, EngineSettings, PhaseOptimizer, parse_cycle
+from smalti.engine.signals import StopSignal
+from smalti.engine.state import TrainState
+from smalti.engine.turn import Player, Turn
+from smalti.engine.validation import Examiner, Validation
+from smalti.objectives.phases import Phase
+from smalti.objectives.weight import Clock
+from smalti.outputs import Batch
+from smalti.registry import UserError, suggest
+
+
+class Loader(Protocol):
+    """The micro-batches of one rank."""
+
+    def batches(self, start: int = 0) -> Iterator[dict[str, Any]]:
+        """Micro-batches ``start``, ``start + 1``, ... without end."""
+
+
+class LoaderFactory(Protocol):
+    """Makes the loader of one rank, once ranks are known."""
+
+    def __call__(self, *, rank: int, world_size: int) -> Loader:
+        """The loader of ``rank`` out of ``world_size``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended.
+
+    Args:
+        folder: the run folder.
+        step: generator updates completed.
+        finished: False if a signal stopped it; it can be resumed.
+        evaluation: what ``evaluation.json`` holds, empty if the run was stopped.
+    """
+
+    folder: Path
+    step: int
+    finished: bool
+    evaluation: Mapping[str, Any]
+
+
+class Trainer:
+    """Trains the networks of some phases in turn.
+
+    Args:
+        phases: name -> phase; one is called "generator".
+        model: the network that is validated, averaged and saved; the generator phase trains it.
+        loader: ``loader(rank=, world_size=)`` gives the training data of a rank.
+        optimizers: phase name -> how it steps.
+        settings: of the run.
+        out: the run folder.
+        cycle: who moves when; see ``parse_cycle``.
+        validation: held-out images, or None.
+        recipe: the resolved recipe, for ``recipe.yaml`` and for comparison on resumption.
+        quiet: show no progress.
+
+    Raises:
+        UserError: if the cycle, an optimizer or the tracker cannot be.
+    """
+
+    def __init__(
+        self,
+        *,
+        phases: Mapping[str, Phase],
+        model: nn.Module,
+        loader: LoaderFactory,
+        optimizers: Mapping[str, PhaseOptimizer],
+        settings: EngineSettings,
+        out: str | Path,
+        cycle: Sequence[str | Mapping[str, Any] | CycleEntry] = (GENERATOR,),
+        validation: Validation | None = None,
+        recipe: Mapping[str, Any] | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.settings, self.recipe = settings, recipe
+        self.cycle = parse_cycle(cycle, list(phases))
+        missing = [entry.phase for entry in self.cycle if entry.phase not in optimizers]
+        if missing:
+            raise UserError(f"optim.{missing[0]}: the phase {missing[0]!r} has no optimizer")
+        check_tracker(settings.tracker)
+        self.runtime = Runtime(settings)
+        self.phases, self.model = dict(phases), model
+        for module in (*self.phases.values(), model):
+            self.runtime.place(module)
+        for name in settings.compile:
+            model.get_submodule(name).compile()
+        self.players = {
+            name: Player(name, phase, model, optimizers[name], settings, self.runtime)
+            for name, phase in self.phases.items()
+            if name in {entry.phase for entry in self.cycle}
+        }
+        self.ema = EMA(model, settings.ema) if settings.ema else None
+        self.guard, self.health = Guard([*self.phases.values(), model]), Health()
+        self.loader = loader(rank=self.runtime.rank, world_size=self.runtime.world_size)
+        self.state = TrainState(world_size=self.runtime.world_size)
+        self.examiner = Examiner(validation, self.players, model, self.ema, settings, self.runtime)
+        self.folder = RunFolder(out)
+        self.journal = Journal(self.folder, settings, quiet=quiet or not self.runtime.is_main)
+        self.checkpoints = CheckpointFolder(self.folder.checkpoints, settings.keep, self.journal.watcher.say)
+        self._stream: Iterator[Batch] = iter(())
+        self._began = time.perf_counter()  # less what former runs in this folder took
+        self._last_log = (self._began, 0)
+
+    # The loop.
+
+    def run(self, resume: bool = False) -> RunResult:
+        """Trains up to ``max_steps``, or until a signal asks to stop; then saves.
+
+        Args:
+            resume: continue the run in the folder, if there is one; else the folder must be empty.
+
+        Raises:
+            UserError: what the user can mend: a folder in use, another recipe, a full disk, a run that diverges.
+        """
+        with writing(self.folder.path), StopSignal() as signal:
+            try:
+                self._start(resume)
+                stopped = False
+                while self.state.step < self.settings.max_steps and not stopped:
+                    turns = self.run_cycle(measure=self._is_log_step(self.state.step + 1))
+                    stopped = self.runtime.any(signal.requested)
+                    self._record(turns, stopped)
+                evaluation = {} if stopped else self._finish()
+            finally:
+                self._close()
+        return RunResult(folder=self.folder.path, step=self.state.step, finished=not stopped, evaluation=evaluation)
+
+    def run_cycle(self, measure: bool = False) -> list[Turn]:
+        """Lets every phase of the cycle move once; returns what the active ones did.
+
+        Args:
+            measure: also measure what is costly.
+        """
+        turns: list[Turn] = []
+        shared: list[Batch] | None = None
+        fakes: list[Tensor | None] = [None] * self.settings.accumulate
+        for entry in self.cycle:
+            for _ in range(entry.repeat):
+                clock = self._clock(entry.phase)
+                if not self.phases[entry.phase].is_active(clock):
+                    continue
+                if shared is None or self.settings.batches == "fresh":
+                    shared, fakes = self._draw(), [None] * self.settings.accumulate
+                turn = self.players[entry.phase].play(
+                    shared, clock, fakes, guard=self.guard, measure=measure, weight_clip=entry.weight_clip
+                )
+                self.state.updates[entry.phase] = clock.updates + 1
+                self.health.note(self.state.step + 1, entry.phase, turn.bad, turn.suspects)
+                turns.append(turn)
+                if entry.phase == GENERATOR:
+                    if self.ema is not None:
+                        self.ema.update(skip=turn.bad)
+                    if self.settings.discriminator_fake == "reuse":
+                        fakes = [report.fake for report in turn.reports]
+        self.state.step += 1
+        return turns
+
+    def _clock(self, phase: str) -> Clock:
+        return Clock(step=self.state.step, updates=self.state.updates.get(phase, 0))
+
+    def _draw(self) -> list[Batch]:
+        batches = [next(self._stream) for _ in range(self.settings.accumulate)]
+        self.state.micro_batches += len(batches)
+        self.state.images += sum(len(batch["image"]) for batch in batches) * self.runtime.world_size
+        return batches
+
+    # Between two cycles: what is written, and when.
+
+    def _is_log_step(self, step: int) -> bool:
+        return step % self.settings.log_every == 0 or step in {1, self.settings.max_steps}
+
+    def _record(self, turns: Sequence[Turn], stopped: bool) -> None:
+        step, last = self.state.step, self.state.step == self.settings.max_steps
+        saves = last or stopped or (self.settings.checkpoint_every > 0 and step % self.settings.checkpoint_every == 0)
+        if self._is_log_step(step) or saves or self.runtime.reads_are_free:
+            self._read_health()
+        if self._is_log_step(step):
+            self._log(self._training_record(turns))
+        if not stopped and (last or self.examiner.is_due(step)):
+            saves |= self._validate()
+        if not stopped and self.settings.sample_every and (last or step % self.settings.sample_every == 0):
+            self._draw_samples()
+        if saves:
+            self._save()
+        self.journal.watcher.advance(step)
+
+    def _training_record(self, turns: Sequence[Turn]) -> dict[str, Any]:
+        record: dict[str, Any] = {}
+        for turn in turns:
+            values = flatten_reports(turn.reports) | {
+                "gradient_norm": turn.gradient_norm.item(),
+                "learning_rate": turn.learning_rate,
+                "skipped_steps": self.state.skipped.get(turn.phase, 0),
+                "updates": self.state.updates[turn.phase],
+            }
+            record |= {f"train/{turn.phase}/{name}": value for name, value in values.items()}
+        record |= {f"train/{name}": value for name, value in codebook_usage(self.model).items()}
+        now, (then, images) = time.perf_counter(), self._last_log
+        self._last_log = (now, self.state.images)
+        speed = (self.state.images - images) / max(now - then, 1e-9)
+        left = (self.settings.max_steps - self.state.step) * self.state.images / self.state.step
+        head = {"images_per_second": speed, "eta_seconds": left / speed if speed else 0.0}
+        return head | mean_over_ranks(self.runtime.gather(record))
+
+    def _log(self, record: Mapping[str, Any]) -> None:
+        self.state.seconds = time.perf_counter() - self._began
+        if self.runtime.is_main:
+            head = {"step": self.state.step, "images": self.state.images, "seconds": round(self.state.seconds, 3)}
+            self.journal.log(head | dict(record))
+
+    def _read_health(self) -> None:
+        incidents = self.health.read()
+        if not incidents:
+            return
+        everywhere = self.runtime.gather([incident.guilty for incident in incidents])
+        for incident, *names in zip(incidents, *everywhere, strict=True):
+            self.state.skipped[incident.phase] = self.state.skipped.get(incident.phase, 0) + 1
+            guilty = next((name for name in names if name != ELSEWHERE), ELSEWHERE)
+            message = f"{incident.phase}: {guilty} is not finite"
+            if self.runtime.is_main:
+                self.journal.skipped(incident.step, message)
+        if self.health.worst >= self.settings.skip_limit:
+            good = self.checkpoints.steps()
+            last = f"the last good checkpoint is {self.checkpoints.folder(good[-1])}" if good else "no checkpoint yet"
+            count = self.health.worst
+            raise UserError(f"stopped at step {self.state.step}: {count} updates in a row failed ({message}); {last}")
+
+    def _validate(self) -> bool:
+        """Measures and logs; returns whether this is the best so far."""
+        values = self.examiner.measure({name: self._clock(name) for name in self.players})
+        if values:
+            self._log({f"val/{name}": value for name, value in values.items()})
+        settings = self.examiner.settings
+        if settings.monitor is None:
+            return False
+        if settings.monitor not in values:
+            raise UserError(f"validation.monitor={settings.monitor!r}: not measured{suggest(settings.monitor, values)}")
+        if not settings.is_better(values[settings.monitor], self.state.best_value):
+            return False
+        self.state.best_value, self.state.best_step = values[settings.monitor], self.state.step
+        return True
+
+    def _draw_samples(self) -> None:
+        rows = self.examiner.pictures(self.loader)
+        self.runtime.on_main(lambda: write_samples(self.folder.samples / f"{self.state.step:08d}.png", rows))
+
+    # Start, end, and what lies between two runs.
+
+    def _start(self, resume: bool) -> None:
+        self.runtime.on_main(lambda: self.folder.claim(self.recipe, resume))
+        self.runtime.on_main(self.checkpoints.sweep)
+        step = self.runtime.on_main(self.checkpoints.find_latest)
+        if step is not None:
+            self._restore(self.checkpoints.load(step))
+        if self.runtime.is_main:
+            self.journal.open(self.state.step, self.recipe or {})
+        self._prepare_to_train()
+        if self.state.step == 0 and self.examiner.is_due(0):
+            self._validate()
+            self.runtime.on_main(lambda: self.folder.write_evaluation(self._evaluation()))
+
+    def _prepare_to_train(self) -> None:
+        for phase in self.phases.values():
+            phase.train()
+        self._stream = self.loader.batches(self.state.micro_batches)
+        self._began = time.perf_counter() - self.state.seconds
+        self._last_log = (time.perf_counter(), self.state.images)
+
+    def _save(self) -> None:
+        self.state.seconds = time.perf_counter() - self._began
+        networks = {name: phase.state_dict() for name, phase in self.phases.items()}
+        state: dict[str, Any] = {
+            "train": self.state.as_dict(),
+            "optimizers": {name: player.optimizer.state_dict() for name, player in self.players.items()},
+        }
+        if self.ema is not None:
+            networks["ema"] = self.ema.state_dict()
+            state["ema_updates"] = self.ema.updates.item()
+        checkpoint = Checkpoint(step=self.state.step, networks=networks, state=state)
+        self.runtime.on_main(lambda: str(self.checkpoints.save(checkpoint, self.state.best_step)))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        try:
+            for name, phase in self.phases.items():
+                phase.load_state_dict(dict(checkpoint.networks[name]))
+            for name, player in self.players.items():
+                player.optimizer.load_state_dict(state["optimizers"][name])
+            if self.ema is not None:
+                self.ema.load_state_dict(checkpoint.networks["ema"], state["ema_updates"])
+            self.state = TrainState.from_dict(state["train"])
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"checkpoint {checkpoint.step} does not fit this recipe: {error}") from error
+        self.state.share_among(self.runtime.world_size)
+
+    def _finish(self) -> dict[str, Any]:
+        if self.examiner.measured_at != self.state.step:
+            self._validate()
+        evaluation = self._evaluation()
+        with self.examiner.averaged():
+            self.runtime.on_main(lambda: self.folder.save_model(self.model))
+        self.runtime.on_main(lambda: self.folder.write_evaluation(evaluation))
+        return evaluation
+
+    def _evaluation(self) -> dict[str, Any]:
+        values = self.examiner.values
+        objective = {name: value for name, value in values.items() if name.split("/")[0] in self.players}
+        metrics = {name: value for name, value in values.items() if name not in objective}
+        counts = {"step": self.state.step, "training_images": self.state.images, "seconds": self.state.seconds}
+        return {**metrics, **counts, "images": list(self.examiner.images), "objective": objective}
+
+    def _close(self) -> None:
+        self.journal.close()
+        close = getattr(self._stream, "close", None)
+        if close is not None:
+            close()  # ends the loader's workers
+
+    # Before a long run.
+
+    def dry_run(self) -> DryRun:
+        """One step, written nowhere: how large everything is. The networks are then trained by one step."""
+        self._prepare_to_train()
+        try:
+            return account(self.players, self.runtime, lambda: self.run_cycle(measure=True))
+        finally:
+            self._close()

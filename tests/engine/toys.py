@@ -1,0 +1,166 @@
+"""A tiny tokenizer with an adversary, on images made of numbers: everything real, only small."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from smalti.bottlenecks import Bottleneck
+from smalti.bottlenecks.gaussian import Gaussian
+from smalti.bottlenecks.vector_quantizer import VectorQuantizer
+from smalti.data import ImageSource
+from smalti.data.loader import BatchLoader, evaluation_batches
+from smalti.data.transforms import Transform
+from smalti.discriminators.patch import Patch
+from smalti.engine.settings import EngineSettings, PhaseOptimizer, ValidationSettings
+from smalti.engine.trainer import Trainer
+from smalti.engine.validation import Validation
+from smalti.losses.codebook import CodebookLoss
+from smalti.losses.commitment import CommitmentLoss
+from smalti.losses.entropy import Entropy
+from smalti.losses.hinge import HingeDiscriminator, HingeGenerator
+from smalti.losses.kl import KL
+from smalti.losses.l1 import L1
+from smalti.losses.scaled_nll import Distance, ScaledNLL
+from smalti.models.autoencoder import Autoencoder
+from smalti.models.conv import ConvDecoder, ConvEncoder
+from smalti.objectives import Adaptive, DiscriminatorPhase, GeneratorPhase, Term
+
+Space = Literal["codes", "gaussian"]
+SIDE = 16
+
+
+class Gradients(ImageSource):
+    """Colour gradients of 20 px, each item's own."""
+
+    def __init__(self, count: int = 10) -> None:
+        self.count = count
+        self.names = tuple(f"gradient {index}" for index in range(count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        ramp = np.arange(20)
+        planes = [(ramp[:, None] * (3 + index) + ramp[None] * (2 * channel + 1)) % 256 for channel in range(3)]
+        return {"image": Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))}
+
+
+def tiny_model(space: Space = "codes", dropout: float = 0.0) -> Autoencoder:
+    sizes: dict[str, Any] = {
+        "channels": 8,
+        "multipliers": (1, 1),
+        "blocks": 1,
+        "middle_attention": False,
+        "middle_blocks": 1,
+        "groups": 4,
+    }
+    bottleneck: Bottleneck = Gaussian(in_channels=8, latent_channels=4)
+    if space == "codes":
+        bottleneck = VectorQuantizer(in_channels=8, codebook_size=16, code_channels=4, init="normal")
+    return Autoencoder(
+        ConvEncoder(out_channels=8, dropout=dropout, **sizes),
+        bottleneck,
+        ConvDecoder(latent_channels=4, z_channels=8, **sizes),
+    )
+
+
+def terms(space: Space, start: int = 2) -> dict[str, list[Term]]:
+    adaptive = Adaptive(reference=["pixel"], eps=1e-4, clamp=1e4, reduce="mean")
+    by_space = {
+        "codes": [
+            Term(name="pixel", loss=L1()),
+            Term(name="codebook", loss=CodebookLoss()),
+            Term(name="commitment", loss=CommitmentLoss(), weight=0.25),
+            Term(name="entropy", loss=Entropy(temperature=0.5), weight=0.05),
+        ],
+        "gaussian": [
+            Term(name="pixel", loss=ScaledNLL(distances={"l1": Distance(loss=L1(reduction="none"))}, scale="learned")),
+            Term(name="kl", loss=KL(), weight=1e-3),
+        ],
+    }
+    adversary = Term(name="adversary", loss=HingeGenerator(), weight=0.5, start=start, adaptive=adaptive)
+    judge = Term(name="judge", loss=HingeDiscriminator(), weight=0.5, start=1)
+    return {"generator": [*by_space[space], adversary], "discriminator": [judge]}
+
+
+def tiny_trainer(
+    out: Path,
+    *,
+    space: Space = "codes",
+    norm: Literal["batch", "none"] = "batch",
+    batch_size: int = 4,
+    workers: int = 0,
+    dropout: float = 0.1,
+    cycle: Sequence[Any] = ("generator", "discriminator"),
+    validation: ValidationSettings | None = None,
+    optimizer: PhaseOptimizer | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    extra: Sequence[Term] = (),
+    **settings: Any,
+) -> Trainer:
+    """A trainer of the tiny tokenizer; ``settings`` are those of the engine."""
+    torch.manual_seed(1234)
+    model = tiny_model(space, dropout)
+    critic = Patch(channels=8, layers=1, norm=norm)
+    named = terms(space)
+    phases = {
+        "generator": GeneratorPhase(model, [*named["generator"], *extra], discriminator=critic),
+        "discriminator": DiscriminatorPhase(critic, named["discriminator"], model=model),
+    }
+    spec = optimizer or PhaseOptimizer(lr=2e-3, betas=(0.5, 0.9), clip=1.0)
+    options: dict[str, Any] = {"max_steps": 6, "log_every": 1, "sample_every": 0, "checkpoint_every": 0} | settings
+    transform = Transform(size=SIDE, crop="random", flip=True)
+
+    def loader(*, rank: int, world_size: int) -> BatchLoader:
+        return BatchLoader(
+            Gradients(), transform, batch_size=batch_size, seed=0, rank=rank, world_size=world_size, workers=workers
+        )
+
+    held_out = None
+    if validation is not None:
+        whole = Transform(size=SIDE, crop="center")
+        held_out = Validation(
+            batches=lambda: evaluation_batches(Gradients(3), whole, 2), settings=validation, images=Gradients(3).names
+        )
+    return Trainer(
+        phases=phases,
+        model=model,
+        loader=loader,
+        optimizers={"generator": spec, "discriminator": spec},
+        settings=EngineSettings(**options),
+        out=out,
+        cycle=cycle,
+        validation=held_out,
+        recipe={"tiny": space} if recipe is None else recipe,
+        quiet=True,
+    )
+
+
+def everything(trainer: Trainer) -> dict[str, Tensor]:
+    """All that training changes: weights, buffers, state of terms, moments and steps of optimizers, averages."""
+    found: dict[str, Tensor] = {}
+    for name, phase in trainer.phases.items():
+        found |= {f"{name}.{key}": value.clone() for key, value in phase.state_dict().items()}
+    for name, player in trainer.players.items():
+        for number, moments in player.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer.{name}.{number}.{key}": value.clone() for key, value in moments.items()}
+    if trainer.ema is not None:
+        found |= {f"ema.{key}": value.clone() for key, value in trainer.ema.state_dict().items()}
+        found["ema_updates"] = trainer.ema.updates.clone()
+    return found
+
+
+def differences(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
+    """Names of what is not bit for bit equal."""
+    odd = sorted(first.keys() ^ second.keys())
+    return odd + [name for name in first if name in second and not torch.equal(first[name], second[name])]
+
+
+def spoil(module: nn.Module) -> None:
+    """Makes every pass of ``module`` give NaN, until ``heal``."""
+    module.register_forward_hook(lambda part, inputs, output: output * float("nan"))
