@@ -117,9 +117,10 @@ def _import_path(path: str, base: type[Part]) -> Any:
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known word, else ``"; known: ..."``."""
+    """``"; did you mean 'x'?"`` for the nearest known word, else ``"; known: ..."`` with the first dozen."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if near:
         return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(known)}" if known else ""
+    more = f", ... ({len(known)} in all)" if len(known) > 12 else ""
+    return f"; known: {', '.join(known[:12])}{more}" if known else ""

@@ -113,8 +113,24 @@ class Validator:
         except UserError as error:
             return self.report(f"{place}.type", str(error))
 
-    def call(self, target: Callable[..., Any], options: Mapping[str, Any], place: str, *, is_part: bool = False) -> Any:
-        """Options of a class or function -> Spec; None if anything is wrong with them."""
+    def call(
+        self,
+        target: Callable[..., Any],
+        options: Mapping[str, Any],
+        place: str,
+        *,
+        is_part: bool = False,
+        also: Sequence[str] = (),
+    ) -> Any:
+        """Options of a class or function -> Spec; None if anything is wrong with them.
+
+        Args:
+            target: what will be called.
+            options: its arguments.
+            place: where they stand.
+            is_part: whether ``target`` was named by ``type``.
+            also: names that may stand beside the options, for suggestions.
+        """
         before = len(self.problems)
         parameters = option_parameters(target)
         hints = type_hints(target)
@@ -122,7 +138,7 @@ class Validator:
         for key, item in options.items():
             here = _join(place, key)
             if key not in parameters:
-                self.report(here, f"unknown option {key!r} of {_name(target)}{suggest(key, parameters)}")
+                self.report(here, f"unknown option {key!r} of {_name(target)}{suggest(key, [*parameters, *also])}")
             else:
                 arguments[key] = self.value(item, hints.get(key, Any), here)
         missing = [

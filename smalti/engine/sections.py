@@ -1,6 +1,5 @@
 """The sections of a recipe: what each may say, read and validated one by one."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -13,7 +12,7 @@ from smalti.config.document import merge
 from smalti.data import ImageSource
 from smalti.data.transforms import Transform
 from smalti.discriminators import Discriminator
-from smalti.engine.settings import EngineSettings, PhaseOptimizer, ValidationSettings
+from smalti.engine.settings import FP16_REFUSED, EngineSettings, PhaseOptimizer, ValidationSettings
 from smalti.extractors import Extractor
 from smalti.losses import Loss
 from smalti.metrics import Metric
@@ -148,6 +147,7 @@ def read_sections(document: Document, name: str, validator: Validator) -> Recipe
         if key in sections and annotation is not Any:
             value = _listed_metrics(sections[key]) if key == "validation" else sections[key]
             recipe.specs[key] = validator.value(value, annotation, key)
+    _refuse_fp16(sections.get("engine"), validator)
     _read_objective(sections.get("objective"), recipe, validator)
     cycle = sections.get("cycle", list(recipe.terms))
     if isinstance(cycle, list):
@@ -163,6 +163,13 @@ def read_sections(document: Document, name: str, validator: Validator) -> Recipe
     elif tiny is not None and not isinstance(tiny, Mapping):
         validator.report(TINY, f"{tiny!r}: expected a mapping of overrides")
     return recipe
+
+
+def _refuse_fp16(section: Any, validator: Validator) -> None:
+    """Says why, where the list of choices would only say no."""
+    if isinstance(section, Mapping) and section.get("precision") == "fp16":
+        validator.problems = [problem for problem in validator.problems if problem.place != "engine.precision"]
+        validator.report("engine.precision", FP16_REFUSED)
 
 
 def _listed_metrics(section: Any) -> Any:
@@ -212,20 +219,11 @@ def _read_term(value: Any, player: Phase, place: str, validator: Validator) -> T
             options = {**options, **extra}
         else:
             inner.report(f"{place}.options", f"{extra!r}: expected a mapping")
-    made = inner.call(target, options, place) if target is not None else None
-    validator.problems += [_with_fields(problem, place) for problem in inner.problems]
+    made = inner.call(target, options, place, also=TERM_FIELDS) if target is not None else None
+    validator.problems += inner.problems
     if made is None or own is None:
         return None
     return TermSpec(target, made.arguments, own.arguments, place)
-
-
-def _with_fields(problem: Problem, place: str) -> Problem:
-    """An unknown option of a loss may be a misspelt field of the term: look there for the nearest name, too."""
-    key = problem.place.removeprefix(f"{place}.")
-    near = difflib.get_close_matches(key, [*TERM_FIELDS, "type", "options"], n=1)
-    if not near or not problem.message.startswith("unknown option") or "did you mean" in problem.message:
-        return problem
-    return Problem(problem.place, f"{problem.message.partition('; known')[0]}; did you mean {near[0]!r}?")
 
 
 def _built(value: Any) -> Any:
