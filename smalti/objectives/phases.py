@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from smalti.objectives.balance import check_last_layer
 from smalti.objectives.context import Context, Judge, Precision, Sampler, frozen, in_mode, shared_thunks
 from smalti.objectives.graph import adaptive_problems
-from smalti.objectives.names import NEEDS_DISCRIMINATOR, is_image, is_image_space
+from smalti.objectives.names import FAKE_JUDGEMENT, NEEDS_DISCRIMINATOR, PREDICTION, is_image, is_image_space
 from smalti.objectives.report import LossReport
 from smalti.objectives.term import Term
 from smalti.objectives.traversal import Evaluated, Traversal, Updatable, evaluate, report
@@ -300,7 +300,7 @@ class DiscriminatorPhase(Phase):
             for name in ("logits_real", "logits_fake"):
                 if name in wanted:
                     measures[name] = context[name].mean()
-        made = context["fake"].detach() if context.computed("fake") else None
+        made = None if wanted.isdisjoint(PREDICTION | FAKE_JUDGEMENT) else context["fake"]
         result = report(self.terms, evaluated, clock, measures, surrogate.new_zeros(()), made)
         return self._connected(surrogate), result
 
