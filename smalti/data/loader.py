@@ -11,7 +11,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from itertools import count
 from typing import Annotated, Any
 
@@ -101,6 +101,7 @@ class BatchLoader:
             raise UserError("the data source has no image")
         self.batch_size = batch_size
         self.workers = workers
+        self._named: set[int] = set()
         self._dataset = _MicroBatches(source, transform, batch_size, seed, rank, world_size)
 
     def batches(self, start: int = 0) -> Iterator[Columns]:
@@ -126,16 +127,26 @@ class BatchLoader:
         )
         iterator = iter(loader)
         try:
-            for batch in iterator:
+            for batch, unreadable in iterator:
+                self._name_once(unreadable)
                 if isinstance(batch, UserError):
                     raise batch
                 yield batch
         finally:
             del iterator, loader  # the last references: workers are told to stop and joined here
 
+    def _name_once(self, unreadable: Mapping[int, str]) -> None:
+        for index, reason in unreadable.items():
+            if index not in self._named:
+                self._named.add(index)
+                log.warning("item %d cannot be read, the next one takes its place: %s", index, reason)
+
 
 class _MicroBatches(Dataset[Any]):
-    """Number k -> micro-batch k of one rank; a mistake of the user travels from the worker as a value."""
+    """Number k -> micro-batch k of one rank and what could not be read for it.
+
+    Both travel from a worker as values: so does a mistake of the user, whose message a worker would bury.
+    """
 
     def __init__(
         self, source: ImageSource, transform: Transform, batch_size: int, seed: int, rank: int, world_size: int
@@ -147,16 +158,18 @@ class _MicroBatches(Dataset[Any]):
         self.rank = rank
         self.world_size = world_size
 
-    def __getitem__(self, number: int) -> Columns | UserError:
+    def __getitem__(self, number: int) -> tuple[Columns | UserError, dict[int, str]]:
         start = (number * self.world_size + self.rank) * self.batch_size
+        unreadable: dict[int, str] = {}
         try:
-            return _collate([self._sample(position) for position in range(start, start + self.batch_size)])
+            samples = [self._sample(position, unreadable) for position in range(start, start + self.batch_size)]
+            return _collate(samples), unreadable
         except UserError as error:
-            return error
+            return error, unreadable
 
-    def _sample(self, position: int) -> Columns:
+    def _sample(self, position: int, unreadable: dict[int, str]) -> Columns:
         epoch, index = self.stream[position]
-        item, index = _next_readable(self.source, index)
+        item, index = _next_readable(self.source, index, unreadable)
         rng = random.Random(f"{self.stream.seed}/{epoch}/{index}")
         return {**_transformed(item, self.transform, rng), "index": index, "position": position}
 
@@ -230,15 +243,15 @@ def to_device(batch: Columns, device: torch.device | str, dtype: torch.dtype = t
     return moved
 
 
-def _next_readable(source: ImageSource, index: int) -> tuple[Columns, int]:
-    """Item ``index``, or the next one that can be read, and its index."""
+def _next_readable(source: ImageSource, index: int, unreadable: dict[int, str]) -> tuple[Columns, int]:
+    """Item ``index``, or the next one that can be read, and its index; notes what was ``unreadable``."""
     for step in range(len(source)):
         other = (index + step) % len(source)
         try:
             return source[other], other
         except UnreadableImageError as error:
-            unreadable = error
-    raise UserError(f"none of {len(source)} images can be read; the last: {unreadable}")
+            unreadable[other] = str(error)
+    raise UserError(f"none of {len(source)} images can be read; the last: {unreadable[other]}")
 
 
 def _transformed(item: Columns, transform: Transform, rng: random.Random) -> Columns:

@@ -201,6 +201,12 @@ def test_unreadable_item_is_replaced_by_the_next() -> None:
     assert batches[0]["index"].tolist() == expected
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_item_is_named_once(workers: int, caplog: pytest.LogCaptureFixture) -> None:
+    first(BatchLoader(Tiles(5, broken=(1, 4)), CROP, batch_size=4, seed=0, workers=workers), 12)
+    assert sorted(record.getMessage()[:6] for record in caplog.records) == ["item 1", "item 4"]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_nothing_readable_is_an_error_of_the_user(workers: int) -> None:
     loader = BatchLoader(Tiles(2, broken=(0, 1)), CROP, batch_size=1, seed=0, workers=workers)
