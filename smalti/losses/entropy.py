@@ -14,7 +14,7 @@ from smalti.nn.soft_assignment import assign_codes
 from smalti.outputs import CodebookRecord, LossValue
 
 
-def entropies(
+def entropy_terms(
     record: CodebookRecord, *, temperature: float = 0.01, eps: float = 1e-5, gather: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Mean entropy S of a token's soft assignment, and entropy A of the mean assignment, two scalars in nats.
@@ -33,7 +33,7 @@ def entropies(
         >>> codebook = torch.tensor([[0.0], [1.0]])
         >>> z, indices = torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[0, 1]]])
         >>> record = CodebookRecord(z=z, quantized=z, latent=z, codebook=codebook, indices=indices)
-        >>> [round(value.item(), 4) for value in entropies(record)]
+        >>> [round(value.item(), 4) for value in entropy_terms(record)]
         [0.0, 0.6931]
     """
     z = record.z.permute(0, 2, 3, 1).reshape(-1, record.z.shape[1])
@@ -44,7 +44,7 @@ def entropies(
 
 
 class Entropy(Loss):
-    """sample_weight * S - codebook_weight * A of :func:`entropies`, summed over codebooks (arXiv:2310.05737).
+    """sample_weight * S - codebook_weight * A of :func:`entropy_terms`, summed over codebooks (arXiv:2310.05737).
 
     The parts ``<codebook>.sample`` and ``<codebook>.average`` are S and A.
 
@@ -81,7 +81,7 @@ class Entropy(Loss):
         values: list[Tensor] = []
         parts: dict[str, Tensor] = {}
         for name, record in selected(codebooks, self.only).items():
-            sample, average = entropies(record, temperature=self.temperature, eps=self.eps, gather=self.gather)
+            sample, average = entropy_terms(record, temperature=self.temperature, eps=self.eps, gather=self.gather)
             values.append(self.sample_weight * sample - self.codebook_weight * average)
             parts |= {f"{name}.sample": sample.detach(), f"{name}.average": average.detach()}
         return LossValue(total=torch.stack(values).sum(), parts=parts)
