@@ -8,6 +8,7 @@ has a name of its own.
 import torch
 from torch import Tensor
 
+from smalti.data.grid import to_uint8
 from smalti.losses import Loss, Reduction
 from smalti.losses._reduction import Weighting, at_least_float32, check_reduction, check_same_shape, reduce
 
@@ -52,13 +53,8 @@ def psnr_uint8(prediction: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: for unequal shapes.
     """
-    return psnr(round_to_uint8(prediction), round_to_uint8(target))
-
-
-def round_to_uint8(images: Tensor) -> Tensor:
-    """The nearest of the 256 values in [-1, 1] that an 8-bit image can hold, same shape (B, C, H, W)."""
-    levels = ((at_least_float32(images).clamp(-1.0, 1.0) + 1.0) * 127.5).round()
-    return levels / 127.5 - 1.0
+    prediction, target = (to_uint8(images).float() / 127.5 - 1.0 for images in (prediction, target))
+    return psnr(prediction, target)
 
 
 class PSNR(Loss):
