@@ -1,3 +1,92 @@
-"""smalti trains, measures, converts and uses image autoencoders and visual tokenizers."""
+"""smalti trains, measures, converts and uses image autoencoders and visual tokenizers.
+
+>>> import smalti
+>>> model = smalti.build("tiny-vqvae")
+>>> model.factor
+4
+"""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smalti.engine.trainer import RunResult
+    from smalti.models.autoencoder import Autoencoder
 
 __version__ = "0.1.0"
+__all__ = ["Autoencoder", "build", "load", "train"]
+
+_LAZY = {"Autoencoder": "smalti.models.autoencoder"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public classes are imported when they are first asked for, so that ``import smalti`` costs no torch."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'smalti' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def load(path: str | Path, *, trust_code: bool = False, map_location: str = "cpu") -> "Autoencoder":
+    """A trained model, in evaluation mode, from a run folder, a saved model or a repository of the Hugging Face Hub.
+
+    Args:
+        path: a folder with ``config.json`` and ``model.safetensors``, a run folder that holds one as ``model``, or
+            ``owner/name`` on the Hub.
+        trust_code: whether its configuration may name classes outside smalti, whose import runs their code.
+        map_location: device to load to.
+
+    Raises:
+        UserError: naming the file that is missing, damaged, or does not fit.
+    """
+    from smalti.models.autoencoder import Autoencoder
+
+    inside = Path(path) / "model"
+    source = inside if (inside / "config.json").is_file() else path
+    return Autoencoder.from_pretrained(source, trust_code=trust_code, map_location=map_location)
+
+
+def build(recipe: str | Path, overrides: Sequence[str] = ()) -> Any:
+    """The untrained model of a recipe, its weights drawn from the recipe's seed.
+
+    Args:
+        recipe: a shipped name such as ``vqgan-f16`` or ``tiny-vqvae``, or a path to a YAML file.
+        overrides: ``section.key=value`` each, as for ``--set``.
+
+    Raises:
+        ConfigError: listing every problem of the recipe.
+    """
+    from smalti.engine.assemble import build_model
+    from smalti.engine.recipe import load_recipe
+
+    return build_model(load_recipe(recipe, overrides))
+
+
+def train(
+    recipe: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+) -> "RunResult":
+    """Trains a recipe and returns how it ended; the same as ``smalti train``.
+
+    Args:
+        recipe: a shipped name or a path to a YAML file.
+        overrides: ``section.key=value`` each, as for ``--set``.
+        data: folder of images that replaces the recipe's data.
+        out: run folder; by default ``runs/<recipe>``.
+        resume: continue the run in ``out``, if there is one.
+        quiet: show no progress.
+
+    Raises:
+        UserError: for what can be mended: a recipe with problems, a folder in use, a run that diverges.
+    """
+    from smalti.engine.assemble import assemble
+    from smalti.engine.recipe import load_recipe
+
+    read = load_recipe(recipe, overrides, data)
+    return assemble(read, out or Path("runs") / read.name, quiet=quiet).run(resume=resume)

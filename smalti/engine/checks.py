@@ -29,6 +29,7 @@ def graph_problems(recipe: Recipe) -> list[Problem]:
     for section in ("data", "validation"):
         problems += _images(recipe, section, model, discriminator)
     problems += _condition(recipe, discriminator)
+    problems += _channels(recipe, model, discriminator)
     problems += _losses(recipe)
     return problems
 
@@ -141,8 +142,7 @@ def _columns(recipe: Recipe) -> tuple[str, ...]:
 
 def _images(recipe: Recipe, name: str, model: Any, discriminator: Any) -> Iterator[Problem]:
     """Whether the crops of a data section fit the networks."""
-    section = recipe.specs.get(name)
-    section = section.arguments.get("data") if name == "validation" and isinstance(section, Spec) else section
+    section = _validation_data(recipe) if name == "validation" else recipe.specs.get(name)
     place = "validation.data" if name == "validation" else name
     if not isinstance(section, Spec):
         return
@@ -171,6 +171,28 @@ def _condition(recipe: Recipe, discriminator: Any) -> Iterator[Problem]:
     columns = _columns(recipe)
     if getattr(discriminator, "condition_channels", 0) and not {"condition", "*"} & set(columns):
         yield Problem("discriminator.condition_channels", "the data has no column 'condition' to give it")
+
+
+def _channels(recipe: Recipe, model: Any, discriminator: Any) -> Iterator[Problem]:
+    """Whether source, model and discriminator agree on the channels of an image."""
+    channels = getattr(model, "image_channels", None)
+    if channels is None:
+        return
+    judged = getattr(discriminator, "in_channels", channels)
+    if judged != channels:
+        yield Problem("discriminator.in_channels", f"{judged}: expected {channels}, the channels of the model's images")
+    for place, section in (("data", recipe.specs.get("data")), ("validation.data", _validation_data(recipe))):
+        source = section.arguments.get("source") if isinstance(section, Spec) else None
+        if not isinstance(source, Spec):
+            continue
+        given = source.arguments.get("image_channels", getattr(source.target, "image_channels", channels))
+        if given != channels:
+            yield Problem(f"{place}.source", f"images with {given} channels: the model has image_channels={channels}")
+
+
+def _validation_data(recipe: Recipe) -> Any:
+    section = recipe.specs.get("validation")
+    return section.arguments.get("data") if isinstance(section, Spec) else None
 
 
 def _losses(recipe: Recipe) -> Iterator[Problem]:

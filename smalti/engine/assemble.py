@@ -1,0 +1,110 @@
+"""From a validated recipe to objects: the untrained model, and the trainer that runs the recipe."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from smalti.data.loader import BatchLoader, evaluation_batches
+from smalti.engine.recipe import Recipe
+from smalti.engine.sections import DataSection, ValidationSection
+from smalti.engine.settings import GENERATOR, EngineSettings
+from smalti.engine.trainer import Trainer
+from smalti.engine.validation import Validation
+from smalti.nn.distributed import rank, world_size
+from smalti.objectives.phases import DiscriminatorPhase, GeneratorPhase, Phase
+from smalti.outputs import Batch
+
+CONDITION = "condition"
+
+
+def build_model(recipe: Recipe) -> nn.Module:
+    """The recipe's model with fresh weights, drawn from the recipe's seed; the global generators are left alone."""
+    model: nn.Module = _seeded(recipe, "model")
+    return model
+
+
+def build_phases(recipe: Recipe, model: nn.Module) -> dict[str, Phase]:
+    """The phases of a recipe around its model; the discriminator is built here."""
+    discriminator = _seeded(recipe, "discriminator") if "discriminator" in recipe.sections else None
+    condition = CONDITION if getattr(discriminator, "condition_channels", 0) else None
+    teachers = {name: spec.build() for name, spec in recipe.teachers.items()}
+    terms = {player: [term.build(name) for name, term in of.items()] for player, of in recipe.terms.items()}
+    generator = GeneratorPhase(
+        model, terms["generator"], discriminator=discriminator, teachers=teachers, condition=condition
+    )
+    phases: dict[str, Phase] = {GENERATOR: generator}
+    if discriminator is not None:
+        phases["discriminator"] = DiscriminatorPhase(
+            discriminator, terms["discriminator"], model=model, condition=condition
+        )
+    return phases
+
+
+def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer:
+    """The trainer of a recipe; reads the data source, draws the weights, starts nothing.
+
+    Args:
+        recipe: validated.
+        out: the run folder.
+        quiet: show no progress.
+    """
+    settings: EngineSettings = recipe.specs["engine"].build()
+    data: DataSection = recipe.specs["data"].build()
+    optim = recipe.specs["optim"].build()
+    model = build_model(recipe)
+    phases = build_phases(recipe, model)
+    return Trainer(
+        phases=phases,
+        model=model,
+        loader=partial(
+            BatchLoader,
+            data.source,
+            data.transform,
+            batch_size=data.batch_size,
+            seed=settings.seed,
+            workers=data.workers,
+        ),
+        optimizers={name: getattr(optim, name) for name in phases},
+        settings=settings,
+        out=out,
+        cycle=recipe.cycle,
+        validation=_validation(recipe, model),
+        recipe=recipe.plain(),
+        quiet=quiet,
+    )
+
+
+def _validation(recipe: Recipe, model: nn.Module) -> Validation | None:
+    spec = recipe.specs.get("validation")
+    if spec is None:
+        return None
+    section: ValidationSection = spec.build()
+    data = section.data
+
+    def batches() -> Iterator[Batch]:
+        return evaluation_batches(data.source, data.transform, data.batch_size, rank(), world_size())
+
+    def measure(trained: nn.Module) -> Mapping[str, Any]:
+        from smalti.metrics.evaluation import evaluate
+
+        return evaluate(trained, batches(), section.metrics)
+
+    return Validation(
+        batches=batches,
+        settings=section,
+        measure=measure if section.metrics else None,
+        images=data.source.names,
+        multiple=getattr(model, "factor", 1),
+    )
+
+
+def _seeded(recipe: Recipe, section: str) -> Any:
+    """Builds a section's network from its own stream of the recipe's seed, so that one does not move the other."""
+    seed = recipe.specs["engine"].arguments.get("seed", 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed * 1_000_003 + sum(map(ord, section)))
+        return recipe.specs[section].build()
