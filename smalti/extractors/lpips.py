@@ -55,7 +55,7 @@ class LPIPS(Extractor):
         self.name = f"lpips-vgg16{label_of(weights)}"
         self.trunk = VGGTrunk(VGG16_CONVOLUTIONS, widths)
         for k, width in enumerate(widths):
-            self.register_buffer(f"root_weight{k}", torch.zeros(1, width, 1, 1), persistent=False)
+            self.register_buffer(f"head{k}", torch.zeros(1, width, 1, 1), persistent=False)
         if not self.trunk.shift.is_meta:
             self._load(paths, random=weights == "random")
         self.train(False)
@@ -66,22 +66,19 @@ class LPIPS(Extractor):
         Feature k has shape (B, widths[k], H // 2^k, W // 2^k); grey images are taken as three equal channels.
         """
         features: tuple[Tensor, ...] = self.trunk(images)
-        return tuple(self.get_buffer(f"root_weight{k}") * unit(feature) for k, feature in enumerate(features))
+        # The root is taken here, not when the weights are read: rounded to float32 it would spoil a float64 module.
+        return tuple(self.get_buffer(f"head{k}").sqrt() * unit(feature) for k, feature in enumerate(features))
 
     def _load(self, paths: Sequence[Path], *, random: bool) -> None:
-        trunk = dict(self.trunk.named_weights())
-        roots = [self.get_buffer(f"root_weight{k}") for k in range(len(self.trunk.blocks))]
-        heads = {f"lin{k}.model.1.weight": torch.zeros_like(root) for k, root in enumerate(roots)}
-        expected = trunk | heads
-        given = random_tensors(expected) if random else _read(paths)
-        fill(expected, given, self.name)
-        for root, (key, head) in zip(roots, heads.items(), strict=True):
+        heads = {f"lin{k}.model.1.weight": self.get_buffer(f"head{k}") for k in range(len(self.trunk.blocks))}
+        expected = {**self.trunk.named_weights(), **heads}
+        fill(expected, random_tensors(expected) if random else _read(paths), self.name)
+        for key, head in heads.items():
             if not bool((head >= 0.0).all()):
                 raise UserError(
                     f"weights from {self.name}: {key} has the value {head.min().item():.3g}; LPIPS needs linear "
                     f"weights >= 0, negative ones make negative distances"
                 )
-            root.copy_(head.sqrt())
 
 
 def unit(features: Tensor) -> Tensor:
