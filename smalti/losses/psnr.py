@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from smalti.data.grid import to_uint8
-from smalti.losses import Loss, Reduction
-from smalti.losses._reduction import Weighting, at_least_float32, check_reduction, check_same_shape, reduce
+from smalti.losses import Reduction
+from smalti.losses._comparison import ComparisonLoss
+from smalti.losses._reduction import Weighting, at_least_float32, check_same_shape
 
 
 def psnr(prediction: Tensor, target: Tensor, *, clamp: bool = True, eps: float = 0.0) -> Tensor:
@@ -57,7 +58,7 @@ def psnr_uint8(prediction: Tensor, target: Tensor) -> Tensor:
     return psnr(prediction, target)
 
 
-class PSNR(Loss):
+class PSNR(ComparisonLoss):
     """The loss -PSNR in dB, so that less is better (PSNR as a loss: Chen et al., arXiv:2105.06086).
 
     Unlike the metric it does not clamp by default: a clamped pixel would get no gradient.
@@ -65,8 +66,9 @@ class PSNR(Loss):
     Args:
         clamp: whether values outside [-1, 1] are first clamped.
         eps: added to the MSE, keeps the gradient of equal images finite.
-        reduction: over the samples: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
         weighting: what a weighted mean divides by.
+        per_sample: whether the mean is taken of each sample first.
     """
 
     def __init__(
@@ -76,17 +78,14 @@ class PSNR(Loss):
         eps: float = 1e-8,
         reduction: Reduction = "mean",
         weighting: Weighting = "weighted_mean",
+        per_sample: bool = False,
     ) -> None:
-        super().__init__()
-        check_reduction(reduction, weighting, False)
+        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
         if eps < 0:
             raise ValueError(f"eps={eps!r}: expected a number >= 0")
         self.clamp = clamp
         self.eps = eps
-        self.reduction: Reduction = reduction
-        self.weighting: Weighting = weighting
 
-    def forward(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Minus the PSNR of ``prediction`` with shape (B, C, H, W) against ``target``; ``weight`` has shape (B,)."""
-        values = -psnr(prediction, target, clamp=self.clamp, eps=self.eps)
-        return reduce(values, weight, reduction=self.reduction, weighting=self.weighting)
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """-PSNR with shape (B, 1, 1, 1) of images with shape (B, C, H, W) in [-1, 1]."""
+        return -psnr(prediction, target, clamp=self.clamp, eps=self.eps).reshape(-1, 1, 1, 1)

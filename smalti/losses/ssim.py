@@ -11,15 +11,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from smalti.losses import Loss, Reduction
-from smalti.losses._reduction import (
-    Weighting,
-    at_least_float32,
-    check_choice,
-    check_reduction,
-    check_same_shape,
-    reduce,
-)
+from smalti.losses import Reduction
+from smalti.losses._comparison import ComparisonLoss
+from smalti.losses._reduction import Weighting, at_least_float32, check_choice, check_same_shape
 from smalti.registry import UserError
 
 Border = Literal["reflect", "valid"]
@@ -95,7 +89,7 @@ def _blur(maps: Tensor, window: int, sigma: float) -> Tensor:
     return flat.reshape(*maps.shape[:2], *flat.shape[-2:])
 
 
-class SSIM(Loss):
+class SSIM(ComparisonLoss):
     """The loss 1 - SSIM (as a loss: Zhao et al., arXiv:1511.08861).
 
     Unlike the metric it does not clamp by default: a clamped pixel would get no gradient.
@@ -107,8 +101,9 @@ class SSIM(Loss):
         k1: stabilises the comparison of means.
         k2: stabilises the comparison of variances.
         border: ``reflect`` (as torchmetrics) or ``valid`` (as scikit-image and Wang).
-        reduction: over the samples: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
         weighting: what a weighted mean divides by.
+        per_sample: whether the mean is taken of each sample first.
     """
 
     def __init__(
@@ -122,9 +117,9 @@ class SSIM(Loss):
         border: Border = "reflect",
         reduction: Reduction = "mean",
         weighting: Weighting = "weighted_mean",
+        per_sample: bool = False,
     ) -> None:
-        super().__init__()
-        check_reduction(reduction, weighting, False)
+        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
         check_choice("border", border, Border)
         if window < 1 or window % 2 == 0:
             raise ValueError(f"window={window!r}: expected an odd number of pixels")
@@ -137,12 +132,10 @@ class SSIM(Loss):
         self.k1 = k1
         self.k2 = k2
         self.border: Border = border
-        self.reduction: Reduction = reduction
-        self.weighting: Weighting = weighting
 
-    def forward(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-        """1 - SSIM of ``prediction`` with shape (B, C, H, W) against ``target``; ``weight`` has shape (B,)."""
-        values = 1.0 - ssim(
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """1 - SSIM with shape (B, 1, 1, 1) of images with shape (B, C, H, W) in [-1, 1]."""
+        similarity = ssim(
             prediction,
             target,
             clamp=self.clamp,
@@ -152,4 +145,4 @@ class SSIM(Loss):
             k2=self.k2,
             border=self.border,
         )
-        return reduce(values, weight, reduction=self.reduction, weighting=self.weighting)
+        return (1.0 - similarity).reshape(-1, 1, 1, 1)

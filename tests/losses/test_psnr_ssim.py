@@ -104,15 +104,15 @@ def test_gradient_equals_the_numeric_one(loss: torch.nn.Module) -> None:
 def test_loss_is_reduced_over_samples(kind: type[PSNR | SSIM], value: object) -> None:
     prediction, target = pair(3, 3, 12, 12)
     single = kind(reduction="none")(prediction, target)
-    assert single.shape == (3,)
+    assert single.shape == (3, 1, 1, 1)
     torch.testing.assert_close(kind()(prediction, target), single.mean())
     torch.testing.assert_close(kind(reduction="sum")(prediction, target), single.sum())
     torch.testing.assert_close(kind(reduction="batch_sum")(prediction, target), single.mean())
     weight = torch.tensor([0.0, 1.0, 0.0])
-    torch.testing.assert_close(kind()(prediction, target, weight), single[1])
+    torch.testing.assert_close(kind()(prediction, target, weight), single[1].squeeze())
     clamped = kind(reduction="none", clamp=True)(prediction, target)
     expected = -psnr(prediction, target, eps=1e-8) if kind is PSNR else 1 - ssim(prediction, target)
-    torch.testing.assert_close(clamped, expected)
+    torch.testing.assert_close(clamped.flatten(), expected)
 
 
 def test_equal_images_have_a_finite_gradient() -> None:
