@@ -79,8 +79,10 @@ def scaled_nll(
         residual = residual + item.weight * values[name]
     if log_scale is None:
         scale = optimal_log_scale(residual, weight, likelihood)
+    elif isinstance(log_scale, Tensor):
+        scale = log_scale
     else:
-        scale = torch.as_tensor(log_scale, dtype=None if isinstance(log_scale, Tensor) else residual.dtype)
+        scale = torch.full((), log_scale, dtype=residual.dtype, device=residual.device)
     nll = _negative_log_density(residual, scale, likelihood)
     unweighted = reduce(nll, reduction=reduction)
     total = unweighted
