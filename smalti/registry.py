@@ -112,8 +112,17 @@ def _import_path(path: str, base: type[Part]) -> Any:
         raise UserError(f"cannot import {path!r}: no {attribute!r} in {module_name!r}{suggest(attribute, public)}")
     target = getattr(module, attribute)
     if not callable(target):
-        raise UserError(f"{path!r} is a {type(target).__name__}, expected a {base.kind} class or function")
+        raise UserError(f"{path!r} is a {type(target).__name__}, expected {a(base.kind)} class or function")
     return target
+
+
+def a(noun: str) -> str:
+    """The noun with its article.
+
+    >>> a("encoder"), a("loss")
+    ('an encoder', 'a loss')
+    """
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

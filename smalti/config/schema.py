@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from smalti.config.problems import ConfigError, Problem
-from smalti.registry import Part, Phase, UserError, arguments_of, resolve, short_name, suggest
+from smalti.registry import Part, Phase, UserError, a, arguments_of, resolve, short_name, suggest
 
 _P = TypeVar("_P")
 _built: "WeakKeyDictionary[Any, Spec]" = WeakKeyDictionary()
@@ -90,7 +90,7 @@ class Validator:
         if isinstance(value, base):
             return value
         if not isinstance(value, Mapping):
-            return self.report(place, f"{value!r}: expected a {base.kind}, a mapping with 'type'")
+            return self.report(place, f"{value!r}: expected {a(base.kind)}, a mapping with 'type'")
         target = self.type_of(value, base, place)
         if target is None:
             return None
@@ -103,7 +103,9 @@ class Validator:
         if not isinstance(name, str):
             near = [key for key in value if suggest(key, ["type"]).startswith("; did")]
             hint = f"; did you mean 'type' instead of {near[0]!r}?" if near else ""
-            return self.report(place, f"a {base.kind} needs 'type'" + (f", got {name!r}" if name is not None else hint))
+            return self.report(
+                place, f"{a(base.kind)} needs 'type'" + (f", got {name!r}" if name is not None else hint)
+            )
         if "." in name and not self.trust_code:
             return self.report(
                 f"{place}.type", f"{name!r} would import code: pass trust_code=True if you trust its source"
