@@ -33,7 +33,7 @@ class ConvEncoder(Encoder):
         attention_levels: levels with attention after each of their blocks.
         middle_blocks: residual blocks after the last level.
         middle_attention: whether attention follows the first of them.
-        norm: ``group`` or ``batch``.
+        norm: ``group``, ``batch`` or ``none``; a shallow network without statistics reconstructs colours best.
         groups: number of groups; divides every width.
         dropout: probability of a zero inside residual blocks.
         resample: halve by strided ``conv`` or by average ``pool``.
@@ -103,7 +103,7 @@ class ConvDecoder(Decoder):
         attention_levels: levels with attention after each of their blocks, counted from the finest as for the encoder.
         middle_blocks: residual blocks in front of the first level.
         middle_attention: whether attention follows the first of them.
-        norm: ``group`` or ``batch``.
+        norm: ``group``, ``batch`` or ``none``; a shallow network without statistics reconstructs colours best.
         groups: number of groups; divides every width.
         dropout: probability of a zero inside residual blocks.
         resample: double by repetition and ``conv``, or by repetition alone (``pool``).

@@ -5,12 +5,12 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-NormKind = Literal["group", "batch"]
+NormKind = Literal["group", "batch", "none"]
 Resampling = Literal["conv", "pool"]
 
 
 def norm(kind: NormKind, channels: int, groups: int = 32) -> nn.Module:
-    """A normalisation of (B, channels, H, W): GroupNorm (Wu & He, arXiv:1803.08494) with eps 1e-6, or BatchNorm.
+    """A normalisation of (B, channels, H, W): GroupNorm (Wu & He, arXiv:1803.08494) with eps 1e-6, BatchNorm or none.
 
     Raises:
         ValueError: if ``kind`` is unknown or ``groups`` does not divide ``channels``.
@@ -21,7 +21,9 @@ def norm(kind: NormKind, channels: int, groups: int = 32) -> nn.Module:
         return nn.GroupNorm(groups, channels, eps=1e-6)
     if kind == "batch":
         return nn.BatchNorm2d(channels)
-    raise ValueError(f"norm={kind!r}: expected 'group' or 'batch'")
+    if kind == "none":
+        return nn.Identity()
+    raise ValueError(f"norm={kind!r}: expected 'group', 'batch' or 'none'")
 
 
 class ResBlock(nn.Module):
@@ -30,7 +32,7 @@ class ResBlock(nn.Module):
     Args:
         in_channels: width of the input.
         out_channels: width of the output; another width than the input's makes the shortcut a 1x1 convolution.
-        kind: ``group`` or ``batch`` normalisation.
+        kind: ``group``, ``batch`` or ``none``: which normalisation.
         groups: number of groups.
         dropout: probability of a zero in front of the second convolution.
     """

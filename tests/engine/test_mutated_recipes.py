@@ -145,7 +145,7 @@ MISTAKES = [
     Mistake("objective.generator.pixel.reduction=avg", "objective.generator.pixel.reduction", "'mean'"),
     Mistake("objective.generator.pixel.role=watch", "objective.generator.pixel.role", "'log'"),
     Mistake("model.bottleneck.codebook_size=0", "model.bottleneck.codebook_size", "greater than or equal to 1"),
-    Mistake("model.encoder.norm=layer", "model.encoder.norm", "'group' or 'batch'"),
+    Mistake("model.encoder.norm=layer", "model.encoder.norm", "'group', 'batch' or 'none'"),
     Mistake("discriminator.norm=bacth", "discriminator.norm", "did you mean 'batch'"),
     Mistake("objective.generator.nll.likelihood=laplacian", "objective.generator.nll.likelihood", "'laplace'", KL),
     # something that must be there is not
