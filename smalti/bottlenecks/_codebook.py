@@ -139,7 +139,7 @@ class Codebook(nn.Module):
             counts, sums = cluster_sums(z, indices, self.size)
             self.window.add(counts)
             if self._starts_now():
-                self._restart(torch.ones_like(self.weight[:, :1], dtype=torch.bool), kmeans(z, self.size))
+                self.replace(kmeans(z, self.size))
                 self.initialized.fill_(True)
                 return
             if self.ema is not None:
@@ -160,15 +160,17 @@ class Codebook(nn.Module):
         dead = self.window.unused >= revival.patience
         codes = torch.arange(self.size, device=z.device)
         candidates = broadcast(z[_hash(codes, self.window.updates) % len(z)])
-        self._restart(dead[:, None], candidates)
+        self.replace(candidates, dead)
         self.window.unused.masked_fill_(dead, 0)
 
-    def _restart(self, where: Tensor, rows: Tensor) -> None:
-        """Sets rows (K, d) where the mask (K, 1) says so, as one observation of themselves."""
-        self.weight.copy_(torch.where(where, rows, self.weight))
+    @torch.no_grad()
+    def replace(self, rows: Tensor, where: Tensor | None = None) -> None:
+        """Sets the codes to rows (K, d), where the mask (K,) says so; averages start at one observation of each."""
+        mask = torch.ones_like(self.weight[:, 0], dtype=torch.bool) if where is None else where
+        self.weight.copy_(torch.where(mask[:, None], rows, self.weight))
         if self.ema is not None:
-            self.ema_counts.copy_(torch.where(where[:, 0], 1.0, self.ema_counts))
-            self.ema_sums.copy_(torch.where(where, rows, self.ema_sums))
+            self.ema_counts.copy_(torch.where(mask, 1.0, self.ema_counts))
+            self.ema_sums.copy_(torch.where(mask[:, None], rows, self.ema_sums))
 
     def _starts_now(self) -> bool:
         if self._waits_for_kmeans is None:  # read from the device once, not in every update

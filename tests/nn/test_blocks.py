@@ -67,5 +67,5 @@ def test_unknown_resampling_is_an_error(make):
 def test_norm_names_what_does_not_fit():
     with pytest.raises(ValueError, match="groups=32: expected a divisor of every width, and one width is 48"):
         norm("group", 48)
-    with pytest.raises(ValueError, match="norm='layer': expected 'group' or 'batch'"):
+    with pytest.raises(ValueError, match="norm='layer': expected 'group', 'batch' or 'none'"):
         norm("layer", 32)
