@@ -89,7 +89,9 @@ class Graph:
         for item in dataclasses.fields(annotation):
             kind, optional = _unwrap(hints[item.name])
             mapping = _is_mapping(kind)
-            given = self.provides is None or item.name in self.provides or bool(self.keys.get(item.name))
+            given = self.provides is None or item.name in self.provides
+            if mapping and item.name in self.keys:
+                given = bool(self.keys[item.name])
             if (optional or mapping) and not given:
                 continue
             name = f"{prefix}{item.name}"
