@@ -108,6 +108,9 @@ class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["aut
             raise UserError(f"{type(self.bottleneck).__name__} is continuous: it has no tokens, use decode(latent)")
         if indices.ndim != 4 or indices.shape[1] != len(sizes):
             raise UserError(f"indices with shape {tuple(indices.shape)}: expected (B, {len(sizes)}, h, w)")
+        if indices.is_floating_point():
+            raise UserError(f"indices of type {indices.dtype}: expected whole numbers")
+        indices = indices.long()  # token stores hold narrower types
         for group, (name, size) in enumerate(sizes.items()):
             low, high = (int(value) for value in indices[:, group].aminmax())
             if low < 0 or high >= size:

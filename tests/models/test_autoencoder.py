@@ -94,6 +94,9 @@ def test_wrong_channels_and_tokens_are_named():
         made.decode_indices(torch.tensor([[[[0, 8]]]]))
     with pytest.raises(UserError, match=r"indices with shape \(1, 2, 2\): expected \(B, 1, h, w\)"):
         made.decode_indices(torch.zeros(1, 2, 2, dtype=torch.int64))
+    with pytest.raises(UserError, match=r"indices of type torch\.float32: expected whole numbers"):
+        made.decode_indices(torch.zeros(1, 1, 2, 2))
+    assert made.decode_indices(torch.zeros(1, 1, 2, 3, dtype=torch.uint8)).shape == (1, 3, 4, 6)
     with pytest.raises(UserError, match="Gaussian is continuous"):
         model("gaussian").decode_indices(torch.zeros(1, 1, 2, 2, dtype=torch.int64))
 
@@ -223,6 +226,25 @@ def test_an_unknown_source_is_a_clear_error(source):
 def test_an_unreachable_repository_is_a_clear_error(tmp_path):
     with pytest.raises(UserError, match="owner/name: neither a folder here nor a reachable repository"):
         Autoencoder.from_pretrained("owner/name", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_pushing_uploads_what_saving_writes(monkeypatch):
+    uploaded = {}
+
+    class Hub:
+        def __init__(self, token=None):
+            pass
+
+        def create_repo(self, repo_id, **options):
+            return type("Repository", (), {"repo_id": repo_id})
+
+        def upload_folder(self, *, folder_path, **options):
+            uploaded.update({path.name: path.read_bytes() for path in folder_path.iterdir()})
+            return "the commit"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
+    assert model().push_to_hub("owner/name") == "the commit"
+    assert uploaded.keys() == {"config.json", "model.safetensors", "README.md"}
 
 
 def test_build_of_config_rebuilds_it():
