@@ -36,5 +36,9 @@ class Bottleneck(Part, nn.Module):
         """The latent with shape (B, latent_channels, h, w) of tokens with shape (B, G, h, w)."""
         raise TypeError(f"{type(self).__name__} is continuous: it has no codes to look up")
 
+    def usage(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Codebook -> ``usage`` (fraction of codes chosen) and ``perplexity`` over the last updates, scalars."""
+        return {}
+
     def update(self, records: Sequence[BottleneckOutput]) -> None:
         """Changes persistent state after a successful step, from the detached outputs of all its micro-batches."""

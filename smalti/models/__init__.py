@@ -52,6 +52,7 @@ class Encoder(Part, nn.Module):
 
     kind = "encoder"
     package = "smalti.models"
+    image_channels: int
     out_channels: int
     factor: int
 
@@ -65,6 +66,7 @@ class Decoder(Part, nn.Module):
 
     kind = "decoder"
     package = "smalti.models"
+    image_channels: int
     latent_channels: int
     factor: int
 

@@ -47,8 +47,7 @@ class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["aut
     @property
     def image_channels(self) -> int:
         """Channels of the images."""
-        channels: int = self.encoder.image_channels  # type: ignore[assignment]
-        return channels
+        return self.encoder.image_channels
 
     @property
     def codebook_sizes(self) -> Mapping[str, int]:
