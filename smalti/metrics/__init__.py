@@ -1,6 +1,7 @@
 """Metrics: how good a reconstruction or a codebook is. Recipes name them; torchmetrics accumulates them."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ class Observation:
     target: Tensor
     reconstruction: Tensor
     bottleneck: BottleneckOutput
-    codebook_sizes: dict[str, int]
+    codebook_sizes: Mapping[str, int]
 
 
 class Metric(Part):
@@ -47,3 +48,14 @@ class Metric(Part):
     @abstractmethod
     def update(self, accumulator: "Accumulator", observation: Observation) -> None:
         """Feeds one batch to the accumulator."""
+
+    def begin(self, accumulator: "Accumulator", codebook_sizes: Mapping[str, int]) -> None:
+        """Tells the accumulator, before the first batch, what every rank must count, even one without a batch."""
+
+    def per_image(self, observation: Observation) -> Mapping[str, Tensor]:
+        """Name -> one value for each image, with shape (B,); empty for a metric of the whole set only.
+
+        A metric that gives any accumulates these alone:
+        its ``update`` is ``accumulator.update(self.per_image(observation))``.
+        """
+        return {}

@@ -1,0 +1,28 @@
+"""Bits per image: what the tokens of one image take to store."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from smalti.metrics._codes import CodeMetric, entropy
+
+
+class BitsPerImage(CodeMetric):
+    """Bits of all tokens of one image, summed over codebooks, mean over images (Shannon et al., 1948).
+
+    ``bits_per_image`` is nominal, tokens * log2 K; ``bits_per_image_effective`` is tokens * H with the entropy H of the
+    codes chosen over the whole evaluation: what an ideal code for single tokens would need. Tokens: (B, G, h, w).
+    """
+
+    def summarize(self, counts: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+        """Both numbers of bits, from codebook -> counts with shape (K,); nothing without a codebook."""
+        if not counts:
+            return {}
+        nominal = torch.stack([of.sum().double() * math.log2(len(of)) for of in counts.values()])
+        effective = torch.stack([of.sum() * entropy(of) for of in counts.values()])
+        return {
+            "bits_per_image": nominal.sum() / images,
+            "bits_per_image_effective": effective.sum() / images,
+        }

@@ -1,0 +1,188 @@
+"""Evaluation: a model, images it never saw, and metrics; one pass, one encoding for each batch."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.data.loader import to_device
+from smalti.metrics import Metric, Observation
+from smalti.nn.distributed import all_reduce_sum
+from smalti.outputs import BottleneckOutput
+from smalti.registry import UserError, short_name
+
+
+class Tokenizer(Protocol):
+    """What evaluation asks of a model, besides being an ``nn.Module``."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent position along each side."""
+
+    @property
+    def codebook_sizes(self) -> Mapping[str, int]:
+        """Name -> number of codes, in the order of the tokens."""
+
+    def encode(self, images: Tensor) -> BottleneckOutput:
+        """Images (B, C, H, W) in [-1, 1], H and W divisible by ``factor``, to a latent and tokens."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latents (B, C', h, w) to images (B, C, H, W)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Args:
+        values: name -> number over all images of all ranks.
+        images: a row for each image of this rank, in order: ``index``, ``name`` if names were given, and the numbers
+            that a single image has. Plain values, ready for JSON or CSV.
+    """
+
+    values: Mapping[str, float]
+    images: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    metrics: Mapping[str, Metric] | Sequence[Metric],
+    device: torch.device | str | None = None,
+) -> dict[str, float]:
+    """Name -> number over all images: see :func:`examine`, of which this is the summary."""
+    return dict(examine(model, batches, metrics, device).values)
+
+
+def examine(
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    metrics: Mapping[str, Metric] | Sequence[Metric],
+    device: torch.device | str | None = None,
+    names: Sequence[str] = (),
+) -> Evaluation:
+    """Measures the reconstructions of all images, in evaluation mode and without gradients.
+
+    Images whose sides the model's factor does not divide are padded right and bottom, and the reconstruction is cut
+    back; the padding's tokens count, since they must be stored. Random numbers, where a model draws any, are the same
+    every time and leave the global generators alone. With several ranks each one measures its own batches and gets the
+    numbers of all.
+
+    Args:
+        model: satisfies :class:`Tokenizer`; left in the mode it was in.
+        batches: ``image`` uint8, or in [-1, 1], with shape (B, C, H, W), and ``index`` (B,), as
+            ``smalti.data.loader.evaluation_batches`` gives.
+        metrics: name -> metric, or metrics, which are called by their short names.
+        device: where to; None for where the model is.
+        names: names of the items of the source, for the rows.
+
+    Raises:
+        UserError: if two metrics give numbers of one name, or there is no image at all.
+    """
+    tokenizer: Any = model
+    by_name = metrics if isinstance(metrics, Mapping) else {short_name(type(metric)): metric for metric in metrics}
+    weight = next(model.parameters(), torch.zeros(()))
+    device = weight.device if device is None else torch.device(device)
+    accumulators = {name: metric.create().to(device) for name, metric in by_name.items()}
+    for name, metric in by_name.items():
+        metric.begin(accumulators[name], tokenizer.codebook_sizes)
+    rows: list[dict[str, Any]] = []
+    with _evaluating(model, device):
+        for batch in batches:
+            observation = observe(tokenizer, to_device(dict(batch), device)["image"], weight.dtype)
+            found = _update(by_name, accumulators, observation)
+            rows += _rows(batch, found, len(observation.target), names)
+        if not all_reduce_sum(torch.tensor(len(rows), device=device)):
+            raise UserError("no image to evaluate on")
+        values: dict[str, float] = {}
+        for name, metric in by_name.items():
+            values |= _numbers(name, metric, accumulators[name].compute(), taken=values)
+    return Evaluation(values=values, images=tuple(rows))
+
+
+def observe(model: Tokenizer, images: Tensor, dtype: torch.dtype = torch.float32) -> Observation:
+    """What metrics see of ``images`` with shape (B, C, H, W) in [-1, 1]; the model works in ``dtype``."""
+    height, width = images.shape[-2:]
+    bottleneck = model.encode(pad_to_multiple(images.to(dtype), model.factor))
+    reconstruction = model.decode(bottleneck.latent)[..., :height, :width]
+    return Observation(
+        target=images,
+        reconstruction=reconstruction.to(images.dtype),
+        bottleneck=bottleneck,
+        codebook_sizes=model.codebook_sizes,
+    )
+
+
+def pad_to_multiple(images: Tensor, factor: int) -> Tensor:
+    """Images (B, C, H, W) continued right and bottom until ``factor`` divides both sides.
+
+    By reflection if the image is large enough, else by repeating the border.
+    """
+    height, width = images.shape[-2:]
+    bottom, right = -height % factor, -width % factor
+    mode = "reflect" if bottom < height and right < width else "replicate"
+    return F.pad(images, (0, right, 0, bottom), mode=mode) if bottom or right else images
+
+
+@contextmanager
+def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.to(device).eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.default_generator.manual_seed(0)
+            if device.type == "cuda":
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(0)
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _update(
+    metrics: Mapping[str, Metric], accumulators: Mapping[str, Any], observation: Observation
+) -> dict[str, Tensor]:
+    """Feeds a batch to all accumulators; name -> one value for each image (B,), of the metrics that have such."""
+    found: dict[str, Tensor] = {}
+    for name, metric in metrics.items():
+        values = metric.per_image(observation)
+        if values:
+            accumulators[name].update(values)
+        else:
+            metric.update(accumulators[name], observation)
+        found |= _called(name, metric, values)
+    return found
+
+
+def _called(name: str, metric: Metric, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values under the name the metric was given: ``{best: {type: psnr}}`` gives ``best`` instead of ``psnr``."""
+    own = short_name(type(metric))
+    return {name + key.removeprefix(own) if key.startswith(own) else key: value for key, value in values.items()}
+
+
+def _numbers(name: str, metric: Metric, computed: Any, taken: Mapping[str, float]) -> dict[str, float]:
+    """Flat names -> numbers of one accumulator; a single tensor is called by the metric's name."""
+    found = _called(name, metric, computed if isinstance(computed, Mapping) else {name: computed})
+    twice = sorted(found.keys() & taken.keys())
+    if twice:
+        raise UserError(f"metrics.{name}: another metric gives {twice[0]!r} already")
+    return {key: float(value) for key, value in found.items()}
+
+
+def _rows(
+    batch: Mapping[str, Any], values: Mapping[str, Tensor], size: int, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One row for each of the ``size`` images of a batch, with its ``values`` (B,)."""
+    rows: list[dict[str, Any]] = [{} for _ in range(size)]
+    if "index" in batch:
+        indices = batch["index"].tolist()
+        rows = [{"index": index, **({"name": names[index]} if names else {})} for index in indices]
+    for name, numbers in values.items():
+        for row, number in zip(rows, numbers.tolist(), strict=True):
+            row[name] = number
+    return rows

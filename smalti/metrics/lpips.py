@@ -1,0 +1,34 @@
+"""LPIPS of whole images, mean over images."""
+
+from torch import Tensor
+
+from smalti.extractors import Extractor
+from smalti.extractors import lpips as features
+from smalti.losses.lpips import lpips
+from smalti.metrics import Observation
+from smalti.metrics._per_image import PerImageMetric
+from smalti.registry import arguments_of
+
+
+class LPIPS(PerImageMetric):
+    """Mean over images of the distance in the features of a frozen network (Zhang et al., arXiv:1801.03924).
+
+    Images with shape (B, 3, H, W), clamped to [-1, 1], at least 16 x 16 pixels. With an extractor of random weights
+    the number is called ``lpips_random``: it is no perceptual distance.
+
+    Args:
+        extractor: the network; None for :class:`smalti.extractors.lpips.LPIPS` with pretrained weights.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, extractor: Extractor | None = None) -> None:
+        self.extractor = features.LPIPS() if extractor is None else extractor
+        is_random = arguments_of(self.extractor).get("weights") == "random"
+        self.names = ("lpips_random" if is_random else "lpips",)
+
+    def per_image(self, observation: Observation) -> dict[str, Tensor]:
+        """``lpips`` (or ``lpips_random``) -> distance of each image, with shape (B,)."""
+        extractor = self.extractor.to(observation.target.device)
+        images = (observation.reconstruction.float().clamp(-1.0, 1.0), observation.target.float().clamp(-1.0, 1.0))
+        return {self.names[0]: lpips(*images, extractor=extractor, reduction="none").flatten()}
