@@ -5,7 +5,7 @@ from pathlib import Path
 
 from smalti.registry import UserError
 from smalti.report.run import Run
-from smalti.report.words import rows
+from smalti.report.words import rows, terms
 
 _STRIP = 5  # pictures of the course of training besides the last one
 
@@ -27,6 +27,7 @@ def write_page(run: Run, curves: Path, path: Path) -> Path:
         step=last.get("step", 0),
         images=last.get("images", 0),
         rows=rows(run.evaluation),
+        terms=terms(run.evaluation),
         curves=_relative(curves, path),
         samples=[(sample.stem, _relative(sample, path)) for sample in course(run.samples)],
         recipe=run.recipe,

@@ -48,6 +48,7 @@ def write_run(folder: Path, *, steps: int = 2000, every: int = 100, start: int =
         "bits_per_image": 9000.0,
         "seconds": 120.4,
         "images": ["chelsea"],
+        "objective": {"generator/pixel/raw": 0.0421},
     }
     (folder / "evaluation.json").write_text(json.dumps(evaluation))
     for step in (0, steps // 2, steps):

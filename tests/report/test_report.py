@@ -65,7 +65,7 @@ def test_report_writes_the_curves_and_a_page_whose_pictures_exist(run: Path) -> 
 def test_page_shows_measurements_with_units_and_the_recipe_escaped(run: Path) -> None:
     report(run)
     text = page_of(run).text
-    for shown in ("31.23 dB", "51.2 %", "chelsea", "# <b>", "2,000 generator updates"):
+    for shown in ("31.23 dB", "51.2 %", "chelsea", "# <b>", "generator/pixel/raw", "0.0421", "2,000 generator updates"):
         assert shown in text
 
 
@@ -134,7 +134,15 @@ def test_a_missing_package_names_the_extra(run: Path, package: str, monkeypatch:
 
 
 def test_rows_flatten_and_name_units() -> None:
-    evaluation = {"psnr": 31.0, "usage": {"visual": 0.25}, "lpips": None, "note": "tiny", "seconds": 120, "x": 0.5}
+    evaluation = {
+        "objective": {"generator/total": 1.0},
+        "psnr": 31.0,
+        "usage": {"visual": 0.25},
+        "lpips": None,
+        "note": "tiny",
+        "seconds": 120,
+        "x": 0.5,
+    }
     assert rows(evaluation) == [
         ("PSNR", "31.00 dB"),
         ("codebook usage (visual)", "25.0 %"),

@@ -1,0 +1,93 @@
+"""The application: its verbs, and the one place where an error of the user becomes a message."""
+
+import errno
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from smalti.cli.encode import encode
+from smalti.cli.evaluate import evaluate
+from smalti.cli.recipes import recipes
+from smalti.cli.reconstruct import reconstruct
+from smalti.cli.report import report
+from smalti.cli.train import train
+from smalti.registry import UserError
+
+USER_ERROR = 2
+
+
+class Verbs(TyperGroup):
+    """A group of verbs that shows what the user can mend as one message on stderr, with exit code 2.
+
+    Anything else keeps its traceback. With ``SMALTI_DEBUG=1`` every error does.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs a verb."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if os.environ.get("SMALTI_DEBUG") == "1" or not is_user_error(error):
+                raise
+            typer.echo(f"error: {message_of(error)}", err=True)
+            raise typer.Exit(USER_ERROR) from error
+
+
+def is_user_error(error: Exception) -> bool:
+    """Whether the user can mend it: a recipe, a path, a file, a full disk; a closed pipe is nobody's error."""
+    from safetensors import SafetensorError
+
+    if isinstance(error, OSError):
+        return error.errno != errno.EPIPE
+    return isinstance(error, (UserError, SafetensorError))
+
+
+def message_of(error: Exception) -> str:
+    """What is shown for it; an operating system error says which file.
+
+    >>> message_of(FileNotFoundError(2, "No such file or directory", "cat.png"))
+    'cat.png: No such file or directory'
+    """
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+app = typer.Typer(
+    cls=Verbs,
+    name="smalti",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.command()(evaluate)
+app.command()(reconstruct)
+app.command()(encode)
+app.command()(report)
+app.add_typer(recipes, name="recipes")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from smalti import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def smalti(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Train, measure and use image autoencoders and visual tokenizers.
+
+    Example: smalti train quickstart --out runs/quickstart
+    """

@@ -1,0 +1,41 @@
+"""Files that a verb writes: whole or not at all, never over something that is there without being told to."""
+
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from smalti.registry import UserError
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Refuses to write over a file.
+
+    Raises:
+        UserError: if it exists and ``force`` is not set.
+    """
+    if path.exists() and not force:
+        raise UserError(f"{path} exists: choose another name, or --force to replace it")
+
+
+def write_npz(path: Path, arrays: Iterable[tuple[str, np.ndarray]]) -> int:
+    """Writes named arrays one by one, so that only one is in memory, to a neighbour that is renamed at the end.
+
+    Returns:
+        How many were written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    count = 0
+    try:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, array in arrays:
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+                count += 1
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return count

@@ -1,0 +1,34 @@
+"""The model that a verb works with."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smalti.registry import UserError
+
+if TYPE_CHECKING:
+    from smalti.models.autoencoder import Autoencoder
+
+ModelPath = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A run folder, a saved model or a Hub repository.", show_default=False)
+]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1; auto takes a GPU if there is one.")]
+
+
+def open_model(path: str, device: str) -> "Autoencoder":
+    """Loads a trained model in evaluation mode.
+
+    Raises:
+        UserError: if it is missing or damaged, or there is no such device.
+    """
+    import torch
+
+    import smalti
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return smalti.load(path, map_location=device)

@@ -1,0 +1,52 @@
+"""``smalti evaluate``: how good a model is on a folder of images."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smalti.cli._model import Device, ModelPath, open_model
+from smalti.cli._table import print_rows
+
+
+def evaluate(
+    model: ModelPath,
+    data: Annotated[Path, typer.Option(help="Folder of images, searched to any depth.", show_default=False)],
+    metrics: Annotated[
+        str, typer.Option(help="Names, separated by commas. Codebook metrics say nothing of a model without one.")
+    ] = "psnr,ssim,codebook_usage,perplexity,bits_per_image",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Resize to cover SIZE pixels and take the middle; else as they are.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are measured together.")] = 8,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with a row for each image.")] = False,
+) -> None:
+    """Measure a model on a folder of images.
+
+    Sizes that the model's factor does not divide are padded, and the reconstruction is cut back.
+
+    Example: smalti evaluate runs/quickstart --data held-out
+    """
+    from smalti.data.image_folder import ImageFolder
+    from smalti.data.loader import evaluation_batches
+    from smalti.data.transforms import Transform
+    from smalti.metrics import Metric
+    from smalti.metrics.evaluation import examine
+    from smalti.registry import resolve
+
+    chosen = {name: resolve(name, Metric)() for name in metrics.replace(" ", "").split(",")}
+    source = ImageFolder(str(data))
+    transform = Transform(size=size, crop="adm_center") if size else Transform()
+    tokenizer = open_model(model, device)
+    began = time.perf_counter()
+    found = examine(tokenizer, evaluation_batches(source, transform, batch_size), chosen, names=source.names)
+    seconds = time.perf_counter() - began
+    if as_json:
+        images = [dict(row) for row in found.images]
+        typer.echo(json.dumps({**found.values, "seconds": seconds, "images": images}, indent=1))
+        return
+    typer.echo(f"{len(found.images)} images in {seconds:.1f} s")
+    print_rows(found.values)

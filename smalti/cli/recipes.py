@@ -1,0 +1,142 @@
+"""``smalti recipes``: list, show, check, schema."""
+
+import json
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from typing import Annotated, Any
+
+import typer
+
+recipes = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, show and check recipes.\n\nExample: smalti recipes check my-recipe.yaml",
+)
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A shipped recipe, `tiny-` before one, or a YAML file.", show_default=False),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as engine.max_steps=100; may be repeated."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@recipes.command("list")
+def list_recipes(as_json: AsJson = False) -> None:
+    """List the recipes that come with smalti.
+
+    Example: smalti recipes list
+    """
+    from smalti.engine.recipe import shipped
+
+    found = {name: headline(recipe_text(name)) for name in shipped()}
+    if as_json:
+        typer.echo(json.dumps([{"name": name, "description": text} for name, text in found.items()], indent=1))
+        return
+    width = max(map(len, found), default=0)
+    for name, text in found.items():
+        typer.echo(f"{name:{width}}  {text}")
+
+
+def recipe_text(name: str) -> str:
+    """A recipe that comes with smalti, as it is written."""
+    return (resources.files("smalti.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def headline(text: str) -> str:
+    """The first comment of a recipe, which says what it is.
+
+    >>> headline("# VQ-VAE on photos.\\nmodel:\\n")
+    'VQ-VAE on photos.'
+    """
+    first = text.partition("\n")[0]
+    return first.removeprefix("#").strip() if first.startswith("#") else ""
+
+
+@recipes.command()
+def show(
+    recipe: Name,
+    overrides: Overrides = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Check it and fill in every default.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a recipe as it is written, or with every default filled in.
+
+    Example: smalti recipes show vqgan-f16 > my-recipe.yaml
+    """
+    import yaml
+
+    from smalti.engine.recipe import load_recipe, read_document, shipped
+
+    if recipe in shipped() and not (overrides or resolved or as_json):
+        typer.echo(recipe_text(recipe), nl=False)
+        return
+    found = load_recipe(recipe, overrides or ()).plain() if resolved else read_document(recipe, overrides or ()).data
+    text = json.dumps(found, indent=1) if as_json else yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+    typer.echo(text.rstrip("\n"))
+
+
+@recipes.command()
+def check(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RECIPE]...", help="Recipes; without one, all that come with smalti."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find every mistake in recipes at once, before data or weights are touched.
+
+    Exit code 2 if there is one. Example: smalti recipes check my-recipe.yaml
+    """
+    from smalti.engine.recipe import shipped
+
+    wanted = names or [form for name in shipped() for form in (name, f"tiny-{name}")]
+    found = {name: list(problems_of(name, overrides or [])) for name in wanted}
+    if as_json:
+        typer.echo(json.dumps([{"recipe": name, "problems": listed} for name, listed in found.items()], indent=1))
+    else:
+        for name, listed in found.items():
+            _say(name, listed)
+    if any(found.values()):
+        raise typer.Exit(2)
+
+
+def problems_of(name: str, overrides: list[str]) -> Iterator[Mapping[str, str]]:
+    """Every problem of a recipe as place, message and file with line."""
+    from smalti.config import ConfigError
+    from smalti.engine.recipe import load_recipe
+    from smalti.registry import UserError
+
+    try:
+        load_recipe(name, overrides)
+    except ConfigError as error:
+        for problem in error.problems:
+            text = {"place": problem.place, "message": problem.message, "where": problem.where}
+            yield {**text, "text": str(problem)}
+    except UserError as error:
+        yield {"place": "", "message": str(error), "where": "", "text": str(error)}
+
+
+def _say(name: str, problems: list[Mapping[str, str]]) -> None:
+    if not problems:
+        typer.echo(f"{name}: ok")
+        return
+    typer.echo(f"{name}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", err=True)
+    for problem in problems:
+        typer.echo(f"  {problem['text']}", err=True)
+
+
+@recipes.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, which editors use to complete and check them.
+
+    Example: smalti recipes schema > recipe.schema.json
+    """
+    from smalti.cli._schema import recipe_schema
+
+    found: dict[str, Any] = recipe_schema()
+    typer.echo(json.dumps(found, indent=1))

@@ -1,0 +1,100 @@
+"""``smalti train``: a recipe -> a run folder."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smalti.cli._table import print_rows
+from smalti.registry import UserError
+
+if TYPE_CHECKING:
+    from smalti.engine.trainer import RunResult
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE", help="A shipped recipe, `tiny-` before one, or a YAML file.", show_default=False
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as engine.max_steps=100; may be repeated."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of images to train on, in place of the recipe's data.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="One step, and a table of parameters and memory.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
+) -> None:
+    """Train a recipe, measure and report.
+
+    The run folder gets the model, its measurements on held-out images, sample pictures, curves and a page. Ctrl-C
+    finishes the step, saves and exits; --resume goes on from there, bit for bit.
+
+    Example: smalti train quickstart --out runs/quickstart
+    """
+    import smalti
+    from smalti.nn.distributed import rank
+
+    if dry_run:
+        table = _dry_run(recipe, overrides or [], data)
+        if rank() == 0:
+            typer.echo(table)
+        return
+    result = smalti.train(recipe, overrides or (), data=data, out=out, resume=resume)
+    if rank() == 0:
+        _tell(result, as_json)
+
+
+def _dry_run(recipe: str, overrides: list[str], data: Path | None) -> str:
+    from smalti.engine.assemble import assemble
+    from smalti.engine.recipe import load_recipe
+
+    read = load_recipe(recipe, overrides, data)
+    return assemble(read, Path("runs") / read.name).dry_run().table()
+
+
+def _tell(result: "RunResult", as_json: bool) -> None:
+    pictures = _report(result.folder)
+    if as_json:
+        found = {
+            "folder": str(result.folder),
+            "step": result.step,
+            "finished": result.finished,
+            "evaluation": dict(result.evaluation),
+            "report": [str(path) for path in pictures],
+        }
+        typer.echo(json.dumps(found, indent=1))
+        return
+    if not result.finished:
+        typer.echo(f"stopped at step {result.step}; `--out {result.folder} --resume` goes on from there")
+        return
+    print_rows(result.evaluation)
+    typer.echo("")
+    for what, path in _places(result.folder, pictures):
+        typer.echo(f"{what:9} {path}")
+
+
+def _report(folder: Path) -> list[Path]:
+    from smalti.report import report
+
+    try:
+        return report(folder)
+    except UserError as error:  # the run itself has ended well
+        typer.echo(f"no report: {error}", err=True)
+        return []
+
+
+def _places(folder: Path, pictures: list[Path]) -> list[tuple[str, Path]]:
+    """What a run left behind and where, in the order in which a reader wants it."""
+    samples = sorted((folder / "samples").glob("*.png"))[-1:]
+    places = [("page", path) for path in pictures if path.suffix == ".html"]
+    places += [("curves", path) for path in pictures if path.suffix == ".png"]
+    places += [("pictures", path) for path in samples]
+    return [*places, ("model", folder / "model"), ("numbers", folder / "evaluation.json")]

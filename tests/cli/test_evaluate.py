@@ -1,0 +1,46 @@
+"""``smalti evaluate``: the numbers of the metrics, as a table and as JSON."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import smalti
+from smalti.cli.reconstruct import open_image
+from smalti.losses.psnr import psnr
+from tests.cli.conftest import Verb
+
+
+def test_numbers_are_means_over_the_images(smalti_cli: Verb, trained: Path, photos: Path) -> None:
+    result = smalti_cli("evaluate", trained, "--data", photos, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    model = smalti.load(trained)
+    with torch.inference_mode():
+        images = {name: open_image(photos / name, 3) for name in ("a.png", "below/b.png")}
+        expected = {name: float(psnr(model.reconstruct(image), image)) for name, image in images.items()}
+    assert {row["name"]: row["psnr"] for row in found["images"]} == pytest.approx(expected, abs=1e-4)
+    assert found["psnr"] == pytest.approx(sum(expected.values()) / 2, abs=1e-4)
+    assert found["bits_per_image"] == pytest.approx(4 * (24 * 16 + 32 * 32) / 16 / 2)
+    assert 0 < found["codebook_usage"] <= 1
+
+
+def test_table_names_units(smalti_cli: Verb, trained: Path, photos: Path) -> None:
+    result = smalti_cli("evaluate", trained, "--data", photos, "--metrics", "psnr, codebook_usage")
+    assert result.stdout.startswith("2 images in ")
+    rows = [line.split("  ")[0] for line in result.stdout.splitlines()[1:]]
+    assert rows == ["PSNR", "codebook usage"]
+    assert " dB" in result.stdout
+    assert " %" in result.stdout
+
+
+def test_size_measures_the_middle(smalti_cli: Verb, trained: Path, photos: Path) -> None:
+    result = smalti_cli("evaluate", trained, "--data", photos, "--size", 8, "--metrics", "bits_per_image", "--json")
+    assert json.loads(result.stdout)["bits_per_image"] == pytest.approx(4 * 4)
+
+
+def test_unknown_metrics_are_named_with_the_nearest(smalti_cli: Verb, trained: Path, photos: Path) -> None:
+    result = smalti_cli("evaluate", trained, "--data", photos, "--metrics", "psrn")
+    assert result.exit_code == 2
+    assert "did you mean 'psnr'" in result.stderr
