@@ -9,6 +9,7 @@ is complete.
 import hashlib
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from smalti.registry import UserError
 FORMAT = 1
 STATE, MANIFEST = "state.pt", "manifest.json"
 UNFINISHED, REPLACED, DAMAGED = ".unfinished-", ".replaced-", "damaged-"
+PARSE_ERRORS = (json.JSONDecodeError, UnicodeDecodeError, pickle.UnpicklingError, SafetensorError)
 WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)  # a full disk is all three, depending on who was writing
 
 
@@ -151,8 +153,8 @@ class CheckpointFolder:
             names = [name.removesuffix(".safetensors") for name in listed if name.endswith(".safetensors")]
             networks = {name: load_file(_network(folder, name)) for name in names}
             state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-        except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UserError(f"checkpoint {folder} is damaged: {type(error).__name__}: {error}") from error
+        except (OSError, LookupError, TypeError, AttributeError, RuntimeError, *PARSE_ERRORS) as error:
+            raise UserError(f"checkpoint {folder} is damaged: {type(error).__name__}: {_first_line(error)}") from error
         return Checkpoint(step=int(manifest["step"]), networks=networks, state=state)
 
     def find_latest(self) -> int | None:
@@ -182,6 +184,10 @@ class CheckpointFolder:
             place = self.path / f"{DAMAGED}{step:08d}"
             shutil.rmtree(place, ignore_errors=True)
             self.folder(step).rename(place)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]
 
 
 def _network(folder: Path, name: str) -> Path:

@@ -1,5 +1,6 @@
 """What carries a run: device, processes and precision, through accelerate. The only place that wraps a network."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -27,7 +28,8 @@ class Runtime:
 
         # Lazy terms leave parameters unused in some steps; buffers are changed by phase.update, equally on all ranks.
         parallel = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
-        cpu = settings.device == "cpu" or (settings.precision == "fp64" and not torch.cuda.is_available())
+        # Without an accelerator accelerate must be told so, or each of n processes trains alone, silently.
+        cpu = settings.device == "cpu" or not torch.accelerator.is_available()
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[parallel])
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
@@ -55,7 +57,10 @@ class Runtime:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module as it is called in training: itself, or DDP around it."""
-        wrapped: nn.Module = self.accelerator.prepare_model(module)
+        with warnings.catch_warnings():
+            # The new name of the option is unknown to torch < 2.13 and to accelerate.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers.*", category=FutureWarning)
+            wrapped: nn.Module = self.accelerator.prepare_model(module)
         return wrapped
 
     def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[Any]:

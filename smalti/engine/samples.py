@@ -1,4 +1,4 @@
-"""Sample pictures: what the model was given above what it made of it."""
+"""Sample pictures: what the model was given, and beside it what the model made of it."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smalti.data.grid import save_grid
 from smalti.outputs import Batch
+
+MARGIN = 4  # pixels
 
 
 def sample_images(model: nn.Module, batch: Batch, count: int) -> tuple[Tensor, Tensor]:
@@ -32,9 +35,13 @@ def sample_images(model: nn.Module, batch: Batch, count: int) -> tuple[Tensor, T
     return few["image"].detach().float().cpu(), made.detach().float().cpu()
 
 
-def write_samples(path: Path, rows: list[Tensor]) -> None:
-    """Writes rows of images, each with shape (N, C, H, W) in [-1, 1], as one PNG."""
-    from smalti.data.grids import image_grid, save_grid
+def write_samples(path: Path, given: Tensor, made: Tensor) -> None:
+    """Writes one PNG of pairs, the given image left of the made one; two pairs in a row.
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_grid(path, image_grid(rows))
+    Args:
+        path: of the picture.
+        given: with shape (N, C, H, W) in [-1, 1].
+        made: with shape (N, C', H', W').
+    """
+    pairs = [image for pair in zip(given, made, strict=True) for image in pair]
+    save_grid(path, pairs, columns=4, gap=MARGIN)

@@ -83,7 +83,7 @@ class Trainer:
         phases: Mapping[str, Phase],
         model: nn.Module,
         loader: LoaderFactory,
-        optimizers: Mapping[str, PhaseOptimizer],
+        optimizers: Mapping[str, PhaseOptimizer | None],
         settings: EngineSettings,
         out: str | Path,
         cycle: Sequence[str | Mapping[str, Any] | CycleEntry] = (GENERATOR,),
@@ -93,7 +93,8 @@ class Trainer:
     ) -> None:
         self.settings, self.recipe = settings, recipe
         self.cycle = parse_cycle(cycle, list(phases))
-        missing = [entry.phase for entry in self.cycle if entry.phase not in optimizers]
+        specs = {entry.phase: optimizers.get(entry.phase) for entry in self.cycle}
+        missing = [name for name, spec in specs.items() if spec is None]
         if missing:
             raise UserError(f"optim.{missing[0]}: the phase {missing[0]!r} has no optimizer")
         check_tracker(settings.tracker)
@@ -104,9 +105,9 @@ class Trainer:
         for name in settings.compile:
             model.get_submodule(name).compile()
         self.players = {
-            name: Player(name, phase, model, optimizers[name], settings, self.runtime)
-            for name, phase in self.phases.items()
-            if name in {entry.phase for entry in self.cycle}
+            name: Player(name, self.phases[name], model, spec, settings, self.runtime)
+            for name, spec in specs.items()
+            if spec is not None
         }
         self.ema = EMA(model, settings.ema) if settings.ema else None
         self.guard, self.health = Guard([*self.phases.values(), model]), Health()
@@ -260,8 +261,8 @@ class Trainer:
         return True
 
     def _draw_samples(self) -> None:
-        rows = self.examiner.pictures(self.loader)
-        self.runtime.on_main(lambda: write_samples(self.folder.samples / f"{self.state.step:08d}.png", rows))
+        given, made = self.examiner.pictures(self.loader)
+        self.runtime.on_main(lambda: write_samples(self.folder.samples / f"{self.state.step:08d}.png", given, made))
 
     # Start, end, and what lies between two runs.
 

@@ -1,5 +1,6 @@
 """Validation: the same objective and the recipe's metrics on held-out images; defines the best checkpoint."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ class Validation:
     """Held-out images and what is measured on them.
 
     Args:
-        batches: gives every held-out image once, in batches; called anew for each validation.
+        batches: gives every held-out image once, or this rank's share of them; called anew for each validation.
         settings: when, and what is best.
         measure: model -> flat metrics, on the same images; None: the objective alone.
         images: names of the held-out images, for ``evaluation.json``.
@@ -96,7 +97,7 @@ class Examiner:
     def measure(self, clocks: Mapping[str, Clock]) -> dict[str, float]:
         """Means of the objective over the held-out images as ``<phase>/<name>``, and the metrics by their names.
 
-        All ranks compute the same, and what the first one found holds.
+        Ranks may have shares of the images; a metric is expected to add up its ranks by itself, as torchmetrics do.
 
         Args:
             clocks: phase -> when it is; phases that are not active are left out.
@@ -123,16 +124,33 @@ class Examiner:
                 module.train()
 
     def _objective(self, validation: Validation, clocks: Mapping[str, Clock]) -> dict[str, float]:
-        sums: dict[str, float] = {}
-        counts: dict[str, int] = {}
         active = [name for name, player in self.players.items() if player.phase.is_active(clocks[name])]
         active.sort(key=lambda name: name != GENERATOR)  # its judged images serve the others
-        for batch in validation.cropped() if active else ():
-            size = len(batch["image"])
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for batch, size in self._in_step(validation.cropped() if active else iter(())):
             for name, value in self._pass(active, clocks, batch).items():
-                sums[name] = sums.get(name, 0.0) + value * size
-                counts[name] = counts.get(name, 0) + size
-        return {name: total / counts[name] for name, total in sums.items()}
+                if size:
+                    sums[name] = sums.get(name, 0.0) + value * size
+                    counts[name] = counts.get(name, 0) + size
+        everywhere = self.runtime.gather((sums, counts))
+        names = {name: None for found, _ in everywhere for name in found}
+        return {
+            name: sum(found.get(name, 0.0) for found, _ in everywhere)
+            / sum(sizes.get(name, 0) for _, sizes in everywhere)
+            for name in names
+        }
+
+    def _in_step(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, int]]:
+        """Batches with their sizes, equally many on all ranks: one that has no more repeats one, with size 0.
+
+        A term may average over ranks, and would wait for ever for one that has stopped.
+        """
+        batch = next(batches, None)
+        spare = self.runtime.on_main(functools.partial(_same, batch))
+        while self.runtime.any(batch is not None):
+            yield (spare, 0) if batch is None else (batch, len(batch["image"]))
+            batch = next(batches, None)
 
     def _pass(self, active: Sequence[str], clocks: Mapping[str, Clock], batch: Batch) -> dict[str, float]:
         values: dict[str, Tensor | float] = {}
@@ -145,11 +163,15 @@ class Examiner:
             values |= {f"{name}/{key}": value for key, value in report.flatten().items()}
         return to_host(values)
 
-    def pictures(self, loader: Any) -> list[Tensor]:
-        """Two rows of images (N, C, H, W): held-out ones, or the first of ``loader``, and what is made of them."""
+    def pictures(self, loader: Any) -> tuple[Tensor, Tensor]:
+        """Held-out images, or the first of ``loader``, and what is made of them, each with shape (N, C, H, W)."""
         if self._pictured is None:
             source = self.validation.cropped() if self.validation is not None else loader.batches()
             self._pictured = next(iter(source))
         with self.averaged():
             batch = self.players[GENERATOR].prepare(self._pictured, Clock())
-            return list(sample_images(self.model, batch, self.run.samples))
+            return sample_images(self.model, batch, self.run.samples)
+
+
+def _same(batch: Batch | None) -> Any:
+    return batch

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from smalti.bottlenecks import Bottleneck
+from smalti.bottlenecks import Bottleneck, _codebook
 from smalti.bottlenecks.gaussian import Gaussian
 from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.data import ImageSource
@@ -50,7 +50,7 @@ class Gradients(ImageSource):
         return {"image": Image.fromarray(np.stack(planes, axis=-1).astype(np.uint8))}
 
 
-def tiny_model(space: Space = "codes", dropout: float = 0.0) -> Autoencoder:
+def tiny_model(space: Space = "codes", dropout: float = 0.0, revival: bool = False) -> Autoencoder:
     sizes: dict[str, Any] = {
         "channels": 8,
         "multipliers": (1, 1),
@@ -61,7 +61,13 @@ def tiny_model(space: Space = "codes", dropout: float = 0.0) -> Autoencoder:
     }
     bottleneck: Bottleneck = Gaussian(in_channels=8, latent_channels=4)
     if space == "codes":
-        bottleneck = VectorQuantizer(in_channels=8, codebook_size=16, code_channels=4, init="normal")
+        moving = (
+            {"ema": _codebook.EMA(decay=0.8), "revival": _codebook.Revival(patience=2), "init": "kmeans"}
+            if revival
+            else {}
+        )
+        options: dict[str, Any] = {"codebook_size": 16, "code_channels": 4, "init": "normal"} | moving
+        bottleneck = VectorQuantizer(in_channels=8, **options)
     return Autoencoder(
         ConvEncoder(out_channels=8, dropout=dropout, **sizes),
         bottleneck,
@@ -69,21 +75,23 @@ def tiny_model(space: Space = "codes", dropout: float = 0.0) -> Autoencoder:
     )
 
 
-def terms(space: Space, start: int = 2) -> dict[str, list[Term]]:
+def terms(space: Space, start: int = 2, balanced: bool = True) -> dict[str, list[Term]]:
     adaptive = Adaptive(reference=["pixel"], eps=1e-4, clamp=1e4, reduce="mean")
     by_space = {
         "codes": [
             Term(name="pixel", loss=L1()),
             Term(name="codebook", loss=CodebookLoss()),
             Term(name="commitment", loss=CommitmentLoss(), weight=0.25),
-            Term(name="entropy", loss=Entropy(temperature=0.5), weight=0.05),
+            Term(name="entropy", loss=Entropy(temperature=0.5, gather=True), weight=0.05),
         ],
         "gaussian": [
             Term(name="pixel", loss=ScaledNLL(distances={"l1": Distance(loss=L1(reduction="none"))}, scale="learned")),
             Term(name="kl", loss=KL(), weight=1e-3),
         ],
     }
-    adversary = Term(name="adversary", loss=HingeGenerator(), weight=0.5, start=start, adaptive=adaptive)
+    adversary = Term(
+        name="adversary", loss=HingeGenerator(), weight=0.5, start=start, adaptive=adaptive if balanced else None
+    )
     judge = Term(name="judge", loss=HingeDiscriminator(), weight=0.5, start=1)
     return {"generator": [*by_space[space], adversary], "discriminator": [judge]}
 
@@ -96,6 +104,8 @@ def tiny_trainer(
     batch_size: int = 4,
     workers: int = 0,
     dropout: float = 0.1,
+    balanced: bool = True,
+    revival: bool = False,
     cycle: Sequence[Any] = ("generator", "discriminator"),
     validation: ValidationSettings | None = None,
     optimizer: PhaseOptimizer | None = None,
@@ -105,9 +115,9 @@ def tiny_trainer(
 ) -> Trainer:
     """A trainer of the tiny tokenizer; ``settings`` are those of the engine."""
     torch.manual_seed(1234)
-    model = tiny_model(space, dropout)
+    model = tiny_model(space, dropout, revival)
     critic = Patch(channels=8, layers=1, norm=norm)
-    named = terms(space)
+    named = terms(space, balanced=balanced)
     phases = {
         "generator": GeneratorPhase(model, [*named["generator"], *extra], discriminator=critic),
         "discriminator": DiscriminatorPhase(critic, named["discriminator"], model=model),

@@ -1,0 +1,23 @@
+"""One pair of processes for all tests that need two: starting them costs more than what they compute."""
+
+from typing import Any
+
+import pytest
+
+from tests.engine.job import launch
+from tests.engine.test_resume import PAIRS, case
+
+SPACES = ("codes", "gaussian")
+
+
+@pytest.fixture(scope="session")
+def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Answers of two processes: ``resume-<precision>`` and ``five_steps-<space>``."""
+    questions: dict[str, Any] = {
+        f"resume-{precision}": ("resume", case(precision, workers))
+        for precision, processes, workers in PAIRS
+        if processes == 2
+    }
+    questions |= {f"five_steps-{space}": ("five_steps", {"space": space, "batch_size": 4}) for space in SPACES}
+    answers = launch(tmp_path_factory.mktemp("two_processes"), list(questions.values()))
+    return dict(zip(questions, answers, strict=True))

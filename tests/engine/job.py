@@ -1,0 +1,159 @@
+"""What several processes run under ``torch.distributed.run``: scenarios by name, answers as JSON from rank 0."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+STEPS, STOP = 7, 4
+
+
+class DiedHereError(Exception):
+    """The process dies here."""
+
+
+def resumed_run_differs(folder: Path, options: Mapping[str, Any]) -> list[str]:
+    """Names of what a run that died after STOP + 1 steps and was resumed has other than the uninterrupted one.
+
+    With 10 images and micro-batches of 4 the stop is in the middle of an epoch.
+    """
+    from tests.engine.toys import differences, everything, tiny_trainer
+
+    common: dict[str, Any] = {"max_steps": STEPS, "checkpoint_every": STOP, "ema": ema(), **options}
+    straight = tiny_trainer(folder / "straight", **common)
+    straight.run()
+    dying = tiny_trainer(folder / "resumed", **common)
+    cycle = dying.run_cycle
+
+    def until_death(measure: bool = False) -> Any:
+        if dying.state.step == STOP + 1:
+            raise DiedHereError
+        return cycle(measure)
+
+    dying.run_cycle = until_death  # type: ignore[method-assign]
+    with contextlib.suppress(DiedHereError):
+        dying.run()
+    resumed = tiny_trainer(folder / "resumed", **common)
+    result = resumed.run(resume=True)
+    log = [] if dying.runtime.rank or same_log(folder) else ["metrics.jsonl"]
+    shape = (
+        []
+        if result.step == STEPS
+        and resumed.state.as_dict() == straight.state.as_dict() | {"seconds": resumed.state.seconds}
+        else ["state"]
+    )
+    return differences(everything(straight), everything(resumed)) + log + shape
+
+
+def same_log(folder: Path) -> bool:
+    def lines(name: str) -> list[dict[str, Any]]:
+        texts = (folder / name / "metrics.jsonl").read_text().splitlines()
+        timed = {"seconds", "images_per_second", "eta_seconds"}
+        return [{key: value for key, value in json.loads(text).items() if key not in timed} for text in texts]
+
+    return lines("straight") == lines("resumed")
+
+
+def ema() -> Any:
+    from smalti.engine.settings import EMASettings
+
+    return EMASettings(decay=0.9)
+
+
+def parameters_after_five_steps(folder: Path, options: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Parameters and averages in float64 after 5 steps over global batches of 8 images."""
+    from tests.engine.toys import tiny_trainer
+
+    trainer = tiny_trainer(
+        folder, norm="none", dropout=0.0, max_steps=5, precision="fp64", ema=ema(), validation=None, **options
+    )
+    trainer.run()
+    found = {f"{n}.{k}": p for n, phase in trainer.phases.items() for k, p in phase.named_parameters()}
+    assert trainer.ema is not None
+    found |= {f"ema.{name}": value for name, value in trainer.ema.state_dict().items()}
+    return {name: value.detach().flatten().tolist() for name, value in found.items()}
+
+
+SCENARIOS: dict[str, Callable[[Path, Mapping[str, Any]], Any]] = {
+    "resume": resumed_run_differs,
+    "five_steps": parameters_after_five_steps,
+}
+
+
+def launch(folder: Path, questions: list[tuple[str, dict[str, Any]]], processes: int = 2) -> list[Any]:
+    """Asks ``questions`` of one group of processes; the answers of rank 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (folder / "questions.json").write_text(json.dumps(questions))
+    where = ["--nproc_per_node", str(processes), "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    command = [sys.executable, "-m", "torch.distributed.run", *where, "-m", "tests.engine.job", str(folder)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    answers: list[Any] = json.loads((folder / "answers.json").read_text())
+    return answers
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run_until_signal(folder: Path, options: Mapping[str, Any], lines: int, number: int = signal.SIGTERM) -> int:
+    """Trains in another process, sends it a signal once it has logged so many lines; its exit code."""
+    folder.mkdir(parents=True)
+    (folder / "questions.json").write_text(json.dumps([["train", dict(options)]]))
+    command = [sys.executable, "-m", "tests.engine.job", str(folder)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    threading.Thread(
+        target=_kill_at, args=(process, folder / "0" / "metrics.jsonl", lines, number), daemon=True
+    ).start()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode in {0, -number}, errors[-4000:]
+    return process.returncode
+
+
+def _kill_at(process: "subprocess.Popen[str]", path: Path, lines: int, number: int) -> None:
+    while process.poll() is None:
+        if path.exists() and len(path.read_bytes().splitlines()) >= lines:
+            process.send_signal(number)
+            return
+        time.sleep(0.002)
+
+
+def train(folder: Path, options: Mapping[str, Any]) -> int:
+    from tests.engine.toys import tiny_trainer
+
+    return tiny_trainer(folder, ema=ema(), **options).run().step
+
+
+SCENARIOS["train"] = train
+
+
+def main() -> None:
+    """Answers the questions in a folder."""
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    questions = json.loads((folder / "questions.json").read_text())
+    answers = [SCENARIOS[name](folder / str(number), options) for number, (name, options) in enumerate(questions)]
+    if int(os.environ.get("RANK", "0")) == 0:
+        (folder / "answers.json").write_text(json.dumps(answers))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
