@@ -1,5 +1,6 @@
 """Evaluation: a model, images it never saw, and metrics; one pass, one encoding for each batch."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ def examine(
             raise UserError("no image to evaluate on")
         values: dict[str, float] = {}
         for name, metric in by_name.items():
-            values |= _numbers(name, metric, accumulators[name].compute(), taken=values)
+            values |= _numbers(name, metric, _computed(accumulators[name]), taken=values)
     return Evaluation(values=values, images=tuple(rows))
 
 
@@ -157,6 +158,12 @@ def _update(
             metric.update(accumulators[name], observation)
         found |= _called(name, metric, values)
     return found
+
+
+def _computed(accumulator: Any) -> Any:
+    with warnings.catch_warnings():  # a rank without a batch is no mistake, that there is no image at all was checked
+        warnings.filterwarnings("ignore", message="The ``compute`` method")
+        return accumulator.compute()
 
 
 def _called(name: str, metric: Metric, values: Mapping[str, Any]) -> dict[str, Any]:

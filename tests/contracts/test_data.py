@@ -1,0 +1,99 @@
+"""What every registered data source keeps, found in its folder, without a table: items, columns, names, words."""
+
+import inspect
+import pickle
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smalti.config import build, config_of
+from smalti.config.schema import option_parameters
+from smalti.data import ImageSource
+from smalti.data.loader import BatchLoader, evaluation_batches
+from smalti.data.transforms import Transform
+from smalti.registry import names, short_name
+from tests.contracts.examples import registered
+
+SOURCES = [pytest.param(cls, id=short_name(cls)) for cls in registered(ImageSource)]
+every_source = pytest.mark.parametrize("cls", SOURCES)
+CROP = Transform(size=16, crop="adm_random", flip=True)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    """Builds a source; a demanded ``path`` is a folder of three small images."""
+
+    def build_source(cls: type[ImageSource]) -> ImageSource:
+        for number in range(3):
+            shape = (20 + number, 18, 3)
+            pixels = np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        demanded = [
+            name for name, option in option_parameters(cls).items() if option.default is inspect.Parameter.empty
+        ]
+        assert set(demanded) <= {"path"}, "a source needs an example here"
+        return cls(**dict.fromkeys(demanded, str(tmp_path)))
+
+    return build_source
+
+
+@every_source
+def test_items_have_the_declared_columns_and_a_name(cls, make):
+    source = make(cls)
+    assert len(source) == len(source.names) == len(set(source.names)) > 0
+    for index in range(len(source)):
+        item = source[index]
+        assert set(item) == set(source.columns)
+        assert isinstance(item["image"], Image.Image)
+        assert len(item["image"].getbands()) == source.image_channels
+
+
+@every_source
+def test_reading_an_item_is_repeatable(cls, make):
+    source, again = make(cls), make(cls)
+    state = (random.getstate(), str(np.random.get_state()))
+    for index in range(len(source)):
+        assert source[index]["image"].tobytes() == source[index]["image"].tobytes() == again[index]["image"].tobytes()
+    assert state == (random.getstate(), str(np.random.get_state()))
+
+
+@every_source
+def test_travels_to_a_worker(cls, make):
+    source = make(cls)
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.names == source.names
+    assert copy[0]["image"].tobytes() == source[0]["image"].tobytes()
+
+
+@every_source
+def test_gives_batches(cls, make):
+    source = make(cls)
+    batch = next(BatchLoader(source, CROP, batch_size=2, seed=0).batches())
+    assert batch["image"].shape == (2, source.image_channels, 16, 16)
+    seen = [index for found in evaluation_batches(source, CROP, 2) for index in found["index"].tolist()]
+    assert seen == list(range(len(source)))
+
+
+@every_source
+def test_build_of_config_rebuilds_it(cls, make):
+    source = make(cls)
+    rebuilt = build(config_of(source), ImageSource)
+    assert type(rebuilt) is cls
+    assert config_of(rebuilt) == config_of(source)
+    assert rebuilt.names == source.names
+
+
+@every_source
+def test_options_have_types_and_words(cls):
+    for name, option in option_parameters(cls).items():
+        assert option.annotation is not inspect.Parameter.empty
+        assert re.search(rf"^\s+{name}: ", cls.__doc__, re.MULTILINE), f"option {name} is not described"
+
+
+def test_sources_of_this_issue_are_found():
+    assert {"image_folder", "photos"} <= set(names(ImageSource))
