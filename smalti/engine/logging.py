@@ -62,7 +62,8 @@ def mean_over_ranks(records: Sequence[Record]) -> Record:
     for name in {name: None for record in records for name in record}:
         values = [record[name] for record in records if name in record]
         numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
-        merged[name] = sum(numbers) / len(numbers) if len(numbers) == len(values) else values[0]
+        differ = len(numbers) == len(values) and len(set(numbers)) > 1
+        merged[name] = sum(numbers) / len(numbers) if differ else values[0]
     return merged
 
 
