@@ -85,27 +85,31 @@ class Precision:
     """Terms run in full precision; the networks inside them may follow the autocast that a phase was entered with.
 
     Args:
-        device: type of the device, such as ``cuda``.
+        device: type of the device, such as ``cuda``; None if it knows no autocast.
         enabled: whether autocast was on.
         dtype: what it casts to.
     """
 
-    device: str
-    enabled: bool
-    dtype: torch.dtype
+    device: str | None
+    enabled: bool = False
+    dtype: torch.dtype = torch.float32
 
     @classmethod
     def ambient(cls, device: torch.device) -> "Precision":
         """What is in force now for tensors on ``device``."""
         kind = device.type
+        if not torch.amp.is_autocast_available(kind):
+            return cls(None)
         return cls(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
 
-    def terms(self) -> torch.autocast:
+    def terms(self) -> contextlib.AbstractContextManager[object]:
         """Autocast off."""
-        return torch.autocast(self.device, enabled=False)
+        return contextlib.nullcontext() if self.device is None else torch.autocast(self.device, enabled=False)
 
-    def networks(self) -> torch.autocast:
+    def networks(self) -> contextlib.AbstractContextManager[object]:
         """Autocast as it was found."""
+        if self.device is None:
+            return contextlib.nullcontext()
         return torch.autocast(self.device, dtype=self.dtype, enabled=self.enabled)
 
 

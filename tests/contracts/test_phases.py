@@ -314,3 +314,16 @@ def test_generator_is_a_name_only_for_models_that_sample() -> None:
     surrogate.backward()
     assert model.decoder.weight.grad is not None
     assert model.decoder.weight.grad.any()
+
+
+@pytest.mark.parametrize("player", PLAYERS)
+def test_a_pass_never_waits_for_the_device(player: str) -> None:
+    """On the meta device there are no numbers: asking for one, as a host synchronisation does, is an error."""
+    phase, other = pair(player)
+    phase.to("meta")
+    other.to("meta")
+    batch = {name: column.to("meta") for name, column in batch_of().items()}
+    surrogate, report = phase(batch, NOW, measure=True)
+    surrogate.backward()
+    report.flatten()
+    phase.update([report])
