@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.data.loader import to_device
 from smalti.metrics import Metric, Observation
 from smalti.nn.distributed import all_reduce_sum
+from smalti.nn.padding import pad_to_multiple
 from smalti.outputs import BottleneckOutput
 from smalti.registry import UserError, short_name
 
@@ -116,17 +116,6 @@ def observe(model: Tokenizer, images: Tensor, dtype: torch.dtype = torch.float32
         bottleneck=bottleneck,
         codebook_sizes=model.codebook_sizes,
     )
-
-
-def pad_to_multiple(images: Tensor, factor: int) -> Tensor:
-    """Images (B, C, H, W) continued right and bottom until ``factor`` divides both sides.
-
-    By reflection if the image is large enough, else by repeating the border.
-    """
-    height, width = images.shape[-2:]
-    bottom, right = -height % factor, -width % factor
-    mode = "reflect" if bottom < height and right < width else "replicate"
-    return F.pad(images, (0, right, 0, bottom), mode=mode) if bottom or right else images
 
 
 @contextmanager

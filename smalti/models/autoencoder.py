@@ -2,17 +2,19 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from smalti.bottlenecks import Bottleneck
 from smalti.models import Decoder, Encoder, Model
+from smalti.models._heads import FeatureHead, HeadOptions
 from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, load_model, save_model
+from smalti.nn.padding import pad_to_multiple
 from smalti.outputs import AutoencoderOutput, Batch, BottleneckOutput
-from smalti.registry import UserError
+from smalti.registry import UserError, suggest
 
 
 class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["autoencoder", "image-tokenizer"]):
@@ -25,19 +27,41 @@ class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["aut
         encoder: images to features.
         bottleneck: features to a latent, which is what is stored.
         decoder: latents to images.
+        heads: name -> what is predicted from one codebook's latent, to be compared with a teacher; training only.
 
     Raises:
-        ValueError: if the parts' widths or factors do not fit each other.
+        ValueError: if the parts' widths or factors do not fit each other, or a head's codebook does not exist.
     """
 
     judged = "reconstruction"
 
-    def __init__(self, encoder: Encoder, bottleneck: Bottleneck, decoder: Decoder) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        bottleneck: Bottleneck,
+        decoder: Decoder,
+        heads: Mapping[str, HeadOptions] | None = None,
+    ) -> None:
         super().__init__()
         _check_fit(encoder, bottleneck, decoder)
         self.encoder = encoder
         self.bottleneck = bottleneck
         self.decoder = decoder
+        self.heads = nn.ModuleDict()
+        self._codebook_of_head: dict[str, str] = {}
+        for name, options in (heads or {}).items():
+            self._add_head(name, options)
+
+    def _add_head(self, name: str, options: HeadOptions) -> None:
+        channels = self.bottleneck.codebook_channels
+        if options.codebook not in channels:
+            raise ValueError(
+                f"heads.{name}.codebook={options.codebook!r}: no such codebook{suggest(options.codebook, channels)}"
+            )
+        if not name.isidentifier() or hasattr(nn.ModuleDict, name):
+            raise ValueError(f"heads: name {name!r}: expected letters, digits and '_', and no word that torch uses")
+        self.heads[name] = FeatureHead(channels[options.codebook], options)
+        self._codebook_of_head[name] = options.codebook
 
     @property
     def factor(self) -> int:
@@ -66,14 +90,19 @@ class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["aut
 
     @property
     def output_keys(self) -> Mapping[str, Collection[str]]:
-        """Names of the codebooks; there are no heads."""
-        return {"codebooks": tuple(self.codebook_sizes), "heads": ()}
+        """Names of the codebooks and of the heads."""
+        return {"codebooks": tuple(self.codebook_sizes), "heads": tuple(self.heads)}
 
     def training_forward(self, batch: Batch) -> AutoencoderOutput:
         """Reconstructs ``batch["image"]`` (B, C, H, W); ``batch["noise"]`` is what a sampling bottleneck would draw."""
         self._check_images(batch["image"])
         bottleneck: BottleneckOutput = self.bottleneck(self.encoder(batch["image"]), batch.get("noise"))
-        return AutoencoderOutput(reconstruction=self.decoder(bottleneck.latent), bottleneck=bottleneck)
+        read = {name: bottleneck.codebooks[of].latent for name, of in self._codebook_of_head.items()}
+        return AutoencoderOutput(
+            reconstruction=self.decoder(bottleneck.latent),
+            bottleneck=bottleneck,
+            heads={name: head(read[name]) for name, head in self.heads.items()},
+        )
 
     def forward(self, images: Tensor) -> AutoencoderOutput:
         """Reconstructs images (B, C, H, W) in [-1, 1]."""
@@ -116,6 +145,32 @@ class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["aut
                 raise UserError(f"indices of {name!r} from {low} to {high}: expected 0 to {size - 1}")
         return self.decode(self.bottleneck.lookup(indices))
 
+    def decode_only(
+        self, latent: Tensor, names: str | Sequence[str], others: Literal["zero", "mean"] = "zero"
+    ) -> Tensor:
+        """Images (B, C, h * factor, w * factor) of some codebooks alone: what each of several has learned.
+
+        Args:
+            latent: with shape (B, C', h, w), of ``encode``.
+            names: the codebook or codebooks to keep.
+            others: what stands for the others: ``zero``, or the ``mean`` of their codes.
+
+        Raises:
+            UserError: if a codebook does not exist.
+        """
+        channels = self.bottleneck.codebook_channels
+        kept = [names] if isinstance(names, str) else list(names)
+        for name in kept:
+            if name not in channels:
+                raise UserError(f"no codebook {name!r}{suggest(name, channels)}")
+        if others not in {"zero", "mean"}:
+            raise UserError(f"others={others!r}: expected 'zero' or 'mean'")
+        mask = torch.cat([torch.full((width,), name in kept) for name, width in channels.items()]).to(latent.device)
+        stand_in = (
+            self.bottleneck.mean_latent().to(latent) if others == "mean" else torch.zeros_like(latent[0, :, 0, 0])
+        )
+        return self.decode(torch.where(mask[:, None, None], latent, stand_in[:, None, None]))
+
     def reconstruct(self, images: Tensor) -> Tensor:
         """The reconstruction of images (B, C, H, W) of any size, same shape, not clamped.
 
@@ -123,10 +178,7 @@ class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["aut
         by repeating the border if not, and cut off again.
         """
         height, width = images.shape[-2:]
-        bottom, right = -height % self.factor, -width % self.factor
-        mode = "reflect" if bottom < height and right < width else "replicate"
-        padded = F.pad(images, (0, right, 0, bottom), mode=mode) if bottom or right else images
-        return self.decode(self.encode(padded).latent)[..., :height, :width]
+        return self.decode(self.encode(pad_to_multiple(images, self.factor)).latent)[..., :height, :width]
 
     def noise_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """(C', h, w) for images of ``image_shape`` (C, H, W) if the bottleneck samples, else None."""
