@@ -19,5 +19,9 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
         if processes == 2
     }
     questions |= {f"five_steps-{space}": ("five_steps", {"space": space, "batch_size": 4}) for space in SPACES}
+    questions |= {
+        f"validated-{count}": ("validated", {"space": "gaussian", "held_out_images": count}) for count in (1, 5)
+    }
+    questions["validated-codes"] = ("validated", {"space": "codes", "held_out_images": 5})  # a term that waits for all
     answers = launch(tmp_path_factory.mktemp("two_processes"), list(questions.values()))
     return dict(zip(questions, answers, strict=True))

@@ -359,3 +359,20 @@ def test_deciding_on_the_device_equals_deciding_on_the_host(
     assert host.state.skipped == device.state.skipped == {"generator": 3}
     told = [[record for record in records(tmp_path / name) if "skipped" in record] for name in ("host", "device")]
     assert told[0] == told[1]
+
+
+def test_unknown_part_to_compile_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"engine\.compile: the model has no part 'encodr'; did you mean 'encoder'"):
+        tiny_trainer(tmp_path / "run", compile=["encodr"])
+
+
+def test_run_that_died_before_its_first_checkpoint_starts_again(tmp_path: Path) -> None:
+    straight = tiny_trainer(tmp_path / "straight", max_steps=3)
+    straight.run()
+    dying = poisoned(tmp_path / "run", 1, max_steps=3, skip_limit=1)
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        dying.run()
+    again = tiny_trainer(tmp_path / "run", max_steps=3)
+    assert again.run(resume=True).finished
+    assert differences(everything(straight), everything(again)) == []
+    assert [record["step"] for record in records(tmp_path / "run")] == [1, 2, 3]

@@ -1,12 +1,13 @@
 """Two processes, accumulation and one process with one large batch train the same network."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.engine.job import parameters_after_five_steps
+from tests.engine.job import parameters_after_five_steps, run_until_signal, validated
 
 Parameters = dict[str, list[float]]
 
@@ -27,3 +28,22 @@ def test_accumulation_equals_one_large_batch(tmp_path: Path) -> None:
     large = parameters_after_five_steps(tmp_path / "large", {"space": "gaussian", "batch_size": 8, "balanced": False})
     small = {"space": "gaussian", "batch_size": 4, "accumulate": 2, "balanced": False}
     assert largest_difference(large, parameters_after_five_steps(tmp_path / "small", small)) < 1e-6
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_unequal_shares_of_held_out_images_measure_the_same(
+    tmp_path: Path, count: int, of_two_processes: dict[str, Any]
+) -> None:
+    alone = validated(tmp_path, {"space": "gaussian", "held_out_images": count})
+    assert of_two_processes[f"validated-{count}"] == pytest.approx(alone, rel=1e-9)
+    assert of_two_processes["validated-codes"]
+
+
+@pytest.mark.slow
+def test_signal_to_the_launcher_saves_one_step_on_all_processes(tmp_path: Path) -> None:
+    options = {"max_steps": 100_000, "workers": 2}
+    run_until_signal(tmp_path / "job", options, 5, processes=2)  # torch.distributed.run itself ends with 1
+    checkpoints = list((tmp_path / "job" / "0" / "checkpoints").iterdir())
+    assert len(checkpoints) == 1
+    assert int(checkpoints[0].name) >= 5
+    assert json.loads((checkpoints[0] / "manifest.json").read_text())["step"] == int(checkpoints[0].name)

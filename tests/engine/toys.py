@@ -28,6 +28,7 @@ from smalti.losses.l1 import L1
 from smalti.losses.scaled_nll import Distance, ScaledNLL
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.conv import ConvDecoder, ConvEncoder
+from smalti.nn.distributed import rank, world_size
 from smalti.objectives import Adaptive, DiscriminatorPhase, GeneratorPhase, Term
 
 Space = Literal["codes", "gaussian"]
@@ -108,6 +109,7 @@ def tiny_trainer(
     revival: bool = False,
     cycle: Sequence[Any] = ("generator", "discriminator"),
     validation: ValidationSettings | None = None,
+    held_out_images: int = 3,
     optimizer: PhaseOptimizer | None = None,
     recipe: Mapping[str, Any] | None = None,
     extra: Sequence[Term] = (),
@@ -134,8 +136,11 @@ def tiny_trainer(
     held_out = None
     if validation is not None:
         whole = Transform(size=SIDE, crop="center")
+        source = Gradients(held_out_images)
         held_out = Validation(
-            batches=lambda: evaluation_batches(Gradients(3), whole, 2), settings=validation, images=Gradients(3).names
+            batches=lambda: evaluation_batches(source, whole, 2, rank(), world_size()),
+            settings=validation,
+            images=source.names,
         )
     return Trainer(
         phases=phases,
