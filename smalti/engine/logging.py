@@ -156,10 +156,10 @@ class Journal:
         self._tracker: Any = None
 
     def open(self, step: int, recipe: Mapping[str, Any]) -> None:
-        """Forgets what was logged after ``step`` and goes on from there."""
+        """Forgets what was logged after ``step`` (-1: everything) and goes on from there."""
         self.file.truncate(step)
         self._tracker = open_tracker(self.settings.tracker, self.folder.path, recipe)
-        self.watcher.start(step)
+        self.watcher.start(max(step, 0))
 
     def log(self, record: Record) -> None:
         """Writes a record everywhere."""
@@ -244,5 +244,6 @@ def summary(record: Record) -> str:
         if not isinstance(value, (int, float)) or words[0] not in {"train", "val"}:
             continue
         if words[-1] == "total" or (words[0] == "train" and words[-1] == "raw") or len(words) == 2:
-            parts.append(f"{'/'.join(word for word in words[1:] if word != 'raw')} {value:.4g}")
+            shown = [word for word in words if word not in {"train", "raw"}]
+            parts.append(f"{'/'.join(shown)} {value:.4g}")
     return "  ".join(parts)

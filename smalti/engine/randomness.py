@@ -59,7 +59,9 @@ def keyed_noise(seed: int, step: int, phase: str, positions: Tensor | Sequence[i
 def forked(*key: Key) -> Iterator[None]:
     """Within, global generators are seeded from a key; afterwards they stand where they stood."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = [torch.cuda.current_device()] if used else []
+    with torch.random.fork_rng(devices):
         reseed(*key)
         try:
             yield

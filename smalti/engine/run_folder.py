@@ -44,7 +44,7 @@ class RunFolder:
                 raise UserError(f"{self.path} is a file: expected a folder")
             holds_something = self.path.is_dir() and any(self.path.iterdir())
             if holds_something and not resume:
-                raise UserError(f"{self.path} is not empty: resume the run in it, or choose another folder")
+                raise UserError(f"{self.path} is not empty: resume the run in it (--resume), or choose another folder")
             if holds_something and not self.recipe.is_file() and not self.checkpoints.is_dir():
                 raise UserError(f"{self.path} is not empty and holds no run to resume")
             if self.recipe.is_file() and recipe is not None:

@@ -102,8 +102,7 @@ class Trainer:
         self.phases, self.model = dict(phases), model
         for module in (*self.phases.values(), model):
             self.runtime.place(module)
-        for name in settings.compile:
-            model.get_submodule(name).compile()
+        self._compile()
         self.players = {
             name: Player(name, self.phases[name], model, spec, settings, self.runtime)
             for name, spec in specs.items()
@@ -120,6 +119,14 @@ class Trainer:
         self._stream: Iterator[Batch] = iter(())
         self._began = time.perf_counter()  # less what former runs in this folder took
         self._last_log = (self._began, 0)
+
+    def _compile(self) -> None:
+        for name in self.settings.compile:
+            try:
+                self.model.get_submodule(name).compile()
+            except AttributeError as error:
+                known = [place for place, _ in self.model.named_modules() if place]
+                raise UserError(f"engine.compile: the model has no part {name!r}{suggest(name, known)}") from error
 
     # The loop.
 
@@ -273,7 +280,7 @@ class Trainer:
         if step is not None:
             self._restore(self.checkpoints.load(step))
         if self.runtime.is_main:
-            self.journal.open(self.state.step, self.recipe or {})
+            self.journal.open(-1 if step is None else step, self.recipe or {})
         self._prepare_to_train()
         if self.state.step == 0 and self.examiner.is_due(0):
             self._validate()
