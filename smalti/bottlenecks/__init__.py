@@ -28,6 +28,11 @@ class Bottleneck(Part, nn.Module):
         """Name -> number of codes K, in the order of ``indices``; empty for a continuous bottleneck."""
         return {}
 
+    @property
+    def codebook_channels(self) -> Mapping[str, int]:
+        """Name -> width d of a code, in the order of the latent's channels; empty for a continuous bottleneck."""
+        return {}
+
     @abstractmethod
     def forward(self, features: Tensor, noise: Tensor | None = None) -> BottleneckOutput:
         """Takes features with shape (B, in_channels, h, w); ``noise`` is used by bottlenecks that sample."""
@@ -35,6 +40,10 @@ class Bottleneck(Part, nn.Module):
     def lookup(self, indices: Tensor) -> Tensor:
         """The latent with shape (B, latent_channels, h, w) of tokens with shape (B, G, h, w)."""
         raise TypeError(f"{type(self).__name__} is continuous: it has no codes to look up")
+
+    def mean_latent(self) -> Tensor:
+        """The mean code of each codebook, in order, with shape (latent_channels,)."""
+        raise TypeError(f"{type(self).__name__} is continuous: it has no codes to average")
 
     def usage(self) -> Mapping[str, Mapping[str, Tensor]]:
         """Codebook -> ``usage`` (fraction of codes chosen) and ``perplexity`` over the last updates, scalars."""

@@ -128,6 +128,17 @@ class Codebook(nn.Module):
             return _gather(self.rows(), indices)
 
     @torch.no_grad()
+    def mean(self) -> Tensor:
+        """The mean code with shape (d,), weighted by how often codes were chosen over the window.
+
+        Before the first update all codes count equally.
+        """
+        counts = self.window.counts.sum(dim=0)
+        rows = self.rows()
+        weights = torch.where(counts.sum() > 0, counts, torch.ones_like(counts)).to(rows.dtype)
+        return (weights[:, None] * rows).sum(dim=0) / weights.sum()
+
+    @torch.no_grad()
     def update(self, records: Sequence[CodebookRecord]) -> None:
         """Counts usage, then k-means start, moving averages and revival as configured, equally on all ranks."""
         if not records:

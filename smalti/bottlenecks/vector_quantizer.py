@@ -75,6 +75,11 @@ class VectorQuantizer(Bottleneck):
         """The codebook's name -> number of codes K."""
         return {self.name: self.codebook.size}
 
+    @property
+    def codebook_channels(self) -> Mapping[str, int]:
+        """The codebook's name -> width d of a code."""
+        return {self.name: self.codebook.channels}
+
     def forward(self, features: Tensor, noise: Tensor | None = None) -> BottleneckOutput:
         """Maps features (B, in_channels, h, w) to a latent (B, code_channels, h, w) and indices (B, 1, h, w)."""
         if self.projection is not None:
@@ -90,6 +95,10 @@ class VectorQuantizer(Bottleneck):
         if indices.ndim != 4 or indices.shape[1] != 1:
             raise ValueError(f"indices with shape {tuple(indices.shape)}: expected (B, 1, h, w)")
         return self.codebook.lookup(indices[:, 0])
+
+    def mean_latent(self) -> Tensor:
+        """The mean code, in at least float32, with shape (code_channels,)."""
+        return self.codebook.mean()
 
     def update(self, records: Sequence[BottleneckOutput]) -> None:
         """Updates the codebook and its usage from the detached outputs of all micro-batches."""

@@ -6,13 +6,23 @@ import pytest
 import torch
 
 from smalti.bottlenecks import Bottleneck
+from smalti.bottlenecks.factorized import CodebookOptions
 from smalti.config import build, config_of
 from smalti.config.schema import option_parameters
 from smalti.registry import names, resolve, short_name
 
 BATCH, CHANNELS, HEIGHT, WIDTH = 2, 6, 3, 5
 # Values for options without a default, and for those whose default is too large for a test, by the option's name.
-SIZES = {"in_channels": CHANNELS, "latent_channels": 4, "code_channels": 4, "codebook_size": 8}
+SIZES = {
+    "in_channels": CHANNELS,
+    "latent_channels": 4,
+    "code_channels": 4,
+    "codebook_size": 8,
+    "codebooks": {
+        "texture": CodebookOptions(codebook_size=8, code_channels=4),
+        "shape": CodebookOptions(codebook_size=6, code_channels=3, normalize=True),
+    },
+}
 CLASSES = [pytest.param(resolve(name, Bottleneck), id=name) for name in names(Bottleneck)]
 every_bottleneck = pytest.mark.parametrize("cls", CLASSES)
 
