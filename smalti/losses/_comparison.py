@@ -1,24 +1,36 @@
 """Losses that compare a prediction with a target: what l1, mse, charbonnier and lpips share."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from smalti.losses import Loss, Reduction
-from smalti.losses._reduction import Weighting, check_reduction, reduce
+from smalti.losses import Reduction
+from smalti.losses._reduction import Weighting
+from smalti.losses._weighted import WeightedLoss
+
+# Share of the range by which a target may leave it: resampling overshoots by rounding, [0, 255] by a factor of 100.
+RANGE_TOLERANCE = 0.05
 
 
-class ComparisonLoss(Loss):
+class ComparisonLoss(WeightedLoss):
     """Base of the losses that compare ``prediction`` with ``target``, element by element or sample by sample.
 
     A subclass says in ``unreduced`` what it compares; reduction and sample weights are the same for all. ``scaled_nll``
     builds its likelihood from ``unreduced``, whatever ``reduction`` was asked for.
+
+    ``input_range`` is declared by the losses whose value has a meaning for one range of images only, and None for the
+    others. A target outside it is an error; looked at in every call on a CPU, and in the first call on a device that
+    one would have to wait for. Predictions may leave it: networks do.
 
     Args:
         reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
         weighting: what a weighted mean divides by: the sum of weights, or the number of elements.
         per_sample: whether the mean is taken of each sample first.
     """
+
+    input_range: ClassVar[tuple[float, float] | None] = None
 
     def __init__(
         self,
@@ -27,11 +39,8 @@ class ComparisonLoss(Loss):
         weighting: Weighting = "weighted_mean",
         per_sample: bool = False,
     ) -> None:
-        super().__init__()
-        check_reduction(reduction, weighting, per_sample)
-        self.reduction: Reduction = reduction
-        self.weighting: Weighting = weighting
-        self.per_sample = per_sample
+        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
+        self._range_seen = False
 
     @abstractmethod
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -42,10 +51,32 @@ class ComparisonLoss(Loss):
 
         ``weight`` is (B,), (B, 1, 1, 1), and for losses per element also (B, 1, H, W) or (B, C, H, W).
         """
-        return reduce(
-            self.unreduced(prediction, target),
-            weight,
-            reduction=self.reduction,
-            weighting=self.weighting,
-            per_sample=self.per_sample,
-        )
+        if self.input_range is not None and (target.device.type == "cpu" or not self._range_seen):
+            check_range("target", target, self.input_range)
+            self._range_seen = True
+        return self.reduced(self.unreduced(prediction, target), weight)
+
+
+def check_range(name: str, images: Tensor, allowed: tuple[float, float]) -> None:
+    """Raises ValueError for integer images, or values outside ``allowed``; 5 % of the range is forgiven.
+
+    Args:
+        name: of the input, for the message.
+        images: with shape (B, C, H, W); on the meta device only their type is looked at.
+        allowed: least and greatest value.
+
+    Example:
+        >>> check_range("target", torch.full((1, 3, 2, 2), 255.0), (-1.0, 1.0))
+        Traceback (most recent call last):
+        ...
+        ValueError: target has values from 255 to 255: expected images in [-1, 1]
+    """
+    low, high = allowed
+    if not images.is_floating_point():
+        raise ValueError(f"{name} is {images.dtype}: expected floating images in [{low:g}, {high:g}]")
+    if images.is_meta or images.numel() == 0 or torch.compiler.is_compiling():
+        return
+    least, most = (value.item() for value in images.detach().aminmax())
+    slack = RANGE_TOLERANCE * (high - low)
+    if least < low - slack or most > high + slack:
+        raise ValueError(f"{name} has values from {least:.3g} to {most:.3g}: expected images in [{low:g}, {high:g}]")

@@ -63,6 +63,8 @@ class LPIPS(ComparisonLoss):
         tensor(0.)
     """
 
+    input_range = (-1.0, 1.0)
+
     def __init__(
         self,
         *,

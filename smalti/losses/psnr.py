@@ -71,6 +71,8 @@ class PSNR(ComparisonLoss):
         per_sample: whether the mean is taken of each sample first.
     """
 
+    input_range = (-1.0, 1.0)
+
     def __init__(
         self,
         *,

@@ -4,19 +4,17 @@ Implementations differ at the border: torchmetrics averages over windows centred
 reflection; Wang's code and scikit-image average over the windows that lie wholly in the image.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
-from smalti.losses._reduction import Weighting, at_least_float32, check_choice, check_same_shape
+from smalti.losses._reduction import Weighting, at_least_float32, check_same_shape
+from smalti.losses._structure import Border as Border  # noqa: PLC0414 (metrics name it from here)
+from smalti.losses._structure import check_window, similarity_maps
 from smalti.registry import UserError
-
-Border = Literal["reflect", "valid"]
 
 
 def ssim(
@@ -53,6 +51,7 @@ def ssim(
         UserError: for images smaller than the window (``valid``), or than half of it (``reflect``).
 
     Example:
+        >>> import torch
         >>> image = torch.linspace(-1, 1, 256).reshape(1, 1, 16, 16)
         >>> ssim(image, image)
         tensor([1.])
@@ -66,27 +65,8 @@ def ssim(
     if clamp:
         prediction, target = prediction.clamp(-1.0, 1.0), target.clamp(-1.0, 1.0)
     x, y = (prediction + 1.0) / 2.0, (target + 1.0) / 2.0
-    if border == "reflect":
-        x, y = (F.pad(images, [window // 2] * 4, mode="reflect") for images in (x, y))
-    with torch.autocast(device_type=x.device.type, enabled=False):
-        moments = _blur(torch.cat([x, y, x * x, y * y, x * y], dim=1), window, sigma)
-    mean_x, mean_y, xx, yy, xy = moments.chunk(5, dim=1)
-    # Rounding can make a variance of a flat region slightly negative.
-    variances = (xx - mean_x.square()).clamp(min=0.0) + (yy - mean_y.square()).clamp(min=0.0)
-    covariance = xy - mean_x * mean_y
-    luminance = (2.0 * mean_x * mean_y + k1**2) / (mean_x.square() + mean_y.square() + k1**2)
-    structure = (2.0 * covariance + k2**2) / (variances + k2**2)
+    luminance, structure = similarity_maps(x, y, window=window, sigma=sigma, k1=k1, k2=k2, border=border)
     return (luminance * structure).flatten(1).mean(dim=1)
-
-
-def _blur(maps: Tensor, window: int, sigma: float) -> Tensor:
-    """Gaussian means of maps (B, C, H, W) in the windows that lie wholly inside: (B, C, H - window + 1, W - ...)."""
-    offsets = torch.arange(window, dtype=maps.dtype, device=maps.device) - (window - 1) / 2
-    kernel = torch.exp(-0.5 * (offsets / sigma).square())
-    kernel = kernel / kernel.sum()
-    flat = maps.flatten(0, 1).unsqueeze(1)
-    flat = F.conv2d(F.conv2d(flat, kernel.reshape(1, 1, -1, 1)), kernel.reshape(1, 1, 1, -1))
-    return flat.reshape(*maps.shape[:2], *flat.shape[-2:])
 
 
 class SSIM(ComparisonLoss):
@@ -106,6 +86,8 @@ class SSIM(ComparisonLoss):
         per_sample: whether the mean is taken of each sample first.
     """
 
+    input_range = (-1.0, 1.0)
+
     def __init__(
         self,
         *,
@@ -120,12 +102,7 @@ class SSIM(ComparisonLoss):
         per_sample: bool = False,
     ) -> None:
         super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
-        check_choice("border", border, Border)
-        if window < 1 or window % 2 == 0:
-            raise ValueError(f"window={window!r}: expected an odd number of pixels")
-        for name, value in (("sigma", sigma), ("k1", k1), ("k2", k2)):
-            if value <= 0:
-                raise ValueError(f"{name}={value!r}: expected a number > 0")
+        check_window(window, sigma, k1, k2, border)
         self.clamp = clamp
         self.window = window
         self.sigma = sigma

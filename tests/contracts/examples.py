@@ -22,6 +22,8 @@ from smalti.registry import Part, classes
 
 BATCH, CHANNELS, SIZE = 2, 3, 16
 TINY_LPIPS = {"weights": "random", "widths": (4, 4, 8, 8, 8)}
+# Options whose defaults need larger images than these, by the option's name.
+SMALL = {"scale_weights": (0.4, 0.6)}
 
 
 def registered(base: type[Part]) -> Iterator[type[Part]]:
@@ -38,6 +40,8 @@ def options_of(target: Any) -> dict[str, Any]:
         members = typing.get_args(hints.get(name)) or (hints.get(name),)
         if any(inspect.isclass(member) and issubclass(member, Extractor) for member in members):
             options[name] = LPIPS(**TINY_LPIPS)
+        elif name in SMALL:
+            options[name] = SMALL[name]
         elif parameter.default is inspect.Parameter.empty:
             options[name] = option(hints[name])
     return options
@@ -93,7 +97,12 @@ def value_of(name: str, dtype: torch.dtype = torch.float64) -> Any:
         "posterior": lambda: DiagonalGaussian(random(BATCH, 4, 4, 4), random(BATCH, 4, 4, 4)),
         "codebooks": lambda: {"texture": _record(random, codes=8), "shape": _record(random, codes=6)},
         "discriminator": lambda: _critic(dtype),
+        "student": lambda: random(BATCH, 5),
+        "teacher": lambda: (random(BATCH, 3), random(BATCH, 5)),
         "step": lambda: 3,
+        "alpha": lambda: random(BATCH, 1, SIZE, SIZE),
+        "foreground": image,
+        "background": image,
     }
     return makers[name]()
 

@@ -158,6 +158,17 @@ def test_prediction_and_target_of_unequal_shapes_are_an_error(cls):
         make(cls)(**{**inputs, "target": inputs["target"][:1]})
 
 
+@losses_with(lambda cls: getattr(cls, "input_range", None) is not None)
+def test_target_outside_the_declared_range_is_an_error(cls):
+    inputs = inputs_of(cls.forward)
+    low, high = cls.input_range
+    bytes_ = (127.5 * (inputs["target"].detach() + 1.0)).round()
+    for wrong in (bytes_, bytes_.to(torch.uint8)):
+        with pytest.raises(ValueError, match=rf"target .*images in \[{low:g}, {high:g}\]"):
+            make(cls)(**{**inputs, "target": wrong})
+    assert torch.isfinite(total(make(cls)(**{**inputs, "prediction": 1.5 * inputs["prediction"]})))
+
+
 @losses_with(lambda cls: cls.phase == "generator" and has_input("logits_fake")(cls))
 def test_generator_pushes_logits_of_fakes_up(cls):
     inputs = inputs_of(cls.forward)

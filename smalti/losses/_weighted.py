@@ -1,0 +1,33 @@
+"""Losses that are one value per element, position or sample before they are reduced."""
+
+from torch import Tensor
+
+from smalti.losses import Loss, Reduction
+from smalti.losses._reduction import Weighting, check_reduction, reduce
+
+
+class WeightedLoss(Loss):
+    """Base of the losses that are averaged or summed, under sample weights if there are any.
+
+    Args:
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: what a weighted mean divides by: the sum of weights, or the number of elements.
+        per_sample: whether the mean is taken of each sample first.
+    """
+
+    def __init__(
+        self,
+        *,
+        reduction: Reduction = "mean",
+        weighting: Weighting = "weighted_mean",
+        per_sample: bool = False,
+    ) -> None:
+        super().__init__()
+        check_reduction(reduction, weighting, per_sample)
+        self.reduction: Reduction = reduction
+        self.weighting: Weighting = weighting
+        self.per_sample = per_sample
+
+    def reduced(self, values: Tensor, weight: Tensor | None) -> Tensor:
+        """``values`` with shape (B, ...) as a scalar, or unreduced; ``weight`` as in ``reduce``."""
+        return reduce(values, weight, reduction=self.reduction, weighting=self.weighting, per_sample=self.per_sample)

@@ -1,0 +1,168 @@
+"""MS-SSIM: structural similarity at several resolutions (Wang et al., 2003, doi:10.1109/ACSSC.2003.1292216)."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from smalti.losses import Reduction
+from smalti.losses._comparison import ComparisonLoss
+from smalti.losses._reduction import Weighting, at_least_float32, check_choice, check_same_shape
+from smalti.losses._structure import Border, check_window, similarity_maps
+from smalti.registry import UserError
+
+Negative = Literal["zero", "shift"]
+
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+
+
+def ms_ssim(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    clamp: bool = True,
+    scale_weights: Sequence[float] = SCALE_WEIGHTS,
+    window: int = 11,
+    sigma: float = 1.5,
+    k1: float = 0.01,
+    k2: float = 0.03,
+    border: Border = "reflect",
+    negative: Negative = "zero",
+) -> Tensor:
+    """Product over scales of s_k^w_k, the images mapped from [-1, 1] to [0, 1] and halved from scale to scale.
+
+    s_k is the mean structure of the windows inside the image, at the last scale the mean SSIM. The power of a negative
+    one is no number: it counts as 0 (``zero``, torchmetrics' ``relu``), or all s are first mapped to (s + 1) / 2
+    (``shift``, torchmetrics' ``simple``).
+
+    Args:
+        prediction: with shape (B, C, H, W), in [-1, 1].
+        target: same shape and range.
+        clamp: whether values outside [-1, 1] are first clamped.
+        scale_weights: the exponents w, finest scale first; their number is the number of scales.
+        window: side of the window in pixels, odd.
+        sigma: standard deviation of the Gaussian in pixels.
+        k1: stabilises the comparison of means.
+        k2: stabilises the comparison of variances.
+        border: of the last scale: ``reflect`` (as torchmetrics) or ``valid`` (as Wang).
+        negative: what becomes of negative similarities, ``zero`` or ``shift``.
+
+    Returns:
+        With shape (B,), in [0, 1].
+
+    Raises:
+        ValueError: for unequal shapes.
+        UserError: for images too small for the windows of the coarsest scale.
+
+    Example:
+        >>> image = torch.linspace(-1, 1, 1024).reshape(1, 1, 32, 32)
+        >>> ms_ssim(image, image, scale_weights=(0.5, 0.5))
+        tensor([1.])
+    """
+    check_same_shape(prediction, target)
+    _check_size(target, len(scale_weights), window, border)
+    prediction, target = at_least_float32(prediction), at_least_float32(target)
+    if clamp:
+        prediction, target = prediction.clamp(-1.0, 1.0), target.clamp(-1.0, 1.0)
+    x, y = (prediction + 1.0) / 2.0, (target + 1.0) / 2.0
+    product = torch.ones(x.shape[0], dtype=x.dtype, device=x.device)
+    for scale, exponent in enumerate(scale_weights):
+        last = scale == len(scale_weights) - 1
+        luminance, structure = similarity_maps(
+            x, y, window=window, sigma=sigma, k1=k1, k2=k2, border=border if last else "valid"
+        )
+        similarity = (luminance * structure if last else structure).flatten(1).mean(dim=1)
+        product = product * _power((similarity + 1.0) / 2.0 if negative == "shift" else similarity, exponent)
+        if not last:
+            x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return product
+
+
+class MSSSIM(ComparisonLoss):
+    """The loss 1 - MS-SSIM over images (B, C, H, W) in [-1, 1] (as a loss: Zhao et al., arXiv:1511.08861).
+
+    With the five scales of the paper images need at least 96 x 96 pixels. Unlike the metric it does not clamp by
+    default, and shifts negative similarities: a clamped pixel, and an image that does not resemble its target at some
+    scale, would get no gradient.
+
+    Args:
+        clamp: whether values outside [-1, 1] are first clamped.
+        scale_weights: exponent of each scale, finest first; fewer of them for small images.
+        window: side of the Gaussian window in pixels, odd.
+        sigma: standard deviation of the Gaussian in pixels.
+        k1: stabilises the comparison of means.
+        k2: stabilises the comparison of variances.
+        border: of the last scale: ``reflect`` (as torchmetrics) or ``valid`` (as Wang).
+        negative: ``shift`` maps similarities to (s + 1) / 2, ``zero`` takes negative ones as 0, without gradient.
+        reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by.
+        per_sample: whether the mean is taken of each sample first.
+    """
+
+    input_range = (-1.0, 1.0)
+
+    def __init__(
+        self,
+        *,
+        clamp: bool = False,
+        scale_weights: Sequence[Annotated[float, Field(gt=0)]] = SCALE_WEIGHTS,
+        window: Annotated[int, Field(ge=1)] = 11,
+        sigma: Annotated[float, Field(gt=0)] = 1.5,
+        k1: Annotated[float, Field(gt=0)] = 0.01,
+        k2: Annotated[float, Field(gt=0)] = 0.03,
+        border: Border = "reflect",
+        negative: Negative = "shift",
+        reduction: Reduction = "mean",
+        weighting: Weighting = "weighted_mean",
+        per_sample: bool = False,
+    ) -> None:
+        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
+        check_window(window, sigma, k1, k2, border)
+        check_choice("negative", negative, Negative)
+        if not scale_weights or min(scale_weights) <= 0:
+            raise ValueError(f"scale_weights={list(scale_weights)}: expected one or more numbers > 0")
+        self.clamp = clamp
+        self.scale_weights = tuple(scale_weights)
+        self.window = window
+        self.sigma = sigma
+        self.k1 = k1
+        self.k2 = k2
+        self.border: Border = border
+        self.negative: Negative = negative
+
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """1 - MS-SSIM with shape (B, 1, 1, 1) of images with shape (B, C, H, W) in [-1, 1]."""
+        similarity = ms_ssim(
+            prediction,
+            target,
+            clamp=self.clamp,
+            scale_weights=self.scale_weights,
+            window=self.window,
+            sigma=self.sigma,
+            k1=self.k1,
+            k2=self.k2,
+            border=self.border,
+            negative=self.negative,
+        )
+        return (1.0 - similarity).reshape(-1, 1, 1, 1)
+
+
+def _power(values: Tensor, exponent: float) -> Tensor:
+    """values^exponent, and 0 with gradient 0 where they are not positive, with shape (B,)."""
+    positive = values > 0.0
+    return torch.where(positive, torch.where(positive, values, 1.0) ** exponent, 0.0)
+
+
+def _check_size(images: Tensor, scales: int, window: int, border: Border) -> None:
+    side = min(images.shape[-2:])
+    at_last = window // 2 + 1 if border == "reflect" else window
+    # Every scale but the last takes whole windows only; halving rounds down.
+    least = max([at_last * 2 ** (scales - 1)] + [window * 2**scale for scale in range(scales - 1)])
+    if side < least:
+        raise UserError(
+            f"images of {images.shape[-2]} x {images.shape[-1]} pixels: MS-SSIM with {scales} scales and windows of "
+            f"{window} needs at least {least} x {least}; give fewer scale_weights"
+        )

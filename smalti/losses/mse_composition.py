@@ -1,0 +1,60 @@
+"""MSE of compositions, for matting: the predicted opacity is judged by the image that it puts together."""
+
+from torch import Tensor
+
+from smalti.losses import Reduction
+from smalti.losses._composition import CompositionLoss, composite
+from smalti.losses._reduction import Weighting
+from smalti.losses.mse import mse
+
+
+def mse_composition(
+    alpha: Tensor,
+    foreground: Tensor,
+    background: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    reduction: Reduction = "mean",
+    weighting: Weighting = "weighted_mean",
+    per_sample: bool = False,
+) -> Tensor:
+    """l = (x - target)^2 with the composition x = alpha foreground + (1 - alpha) background, reduced.
+
+    Args:
+        alpha: predicted opacity with shape (B, 1, H, W), in [0, 1].
+        foreground: with shape (B, C, H, W).
+        background: same shape.
+        target: the image that the composition should be, same shape.
+        weight: (B,), (B, 1, 1, 1), (B, 1, H, W) or (B, C, H, W).
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: whether the mean is taken of each sample first.
+
+    Raises:
+        ValueError: for shapes that do not belong together, an unknown option value, or a weight that does not fit.
+
+    Example:
+        >>> import torch
+        >>> black, white = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+        >>> mse_composition(torch.full((1, 1, 2, 2), 0.5), white, black, target=white)
+        tensor(0.2500)
+    """
+    image = composite(alpha, foreground, background)
+    return mse(image, target, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
+
+
+class MSEComposition(CompositionLoss):
+    """MSE composition = mean (x - target)^2, x = alpha foreground + (1 - alpha) background (B, C, H, W).
+
+    (Xu et al., Deep Image Matting, arXiv:1703.03872.)
+
+    Args:
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by.
+        per_sample: whether the mean is taken of each sample first.
+    """
+
+    def unreduced(self, image: Tensor, target: Tensor) -> Tensor:
+        """(x - target)^2 with shape (B, C, H, W)."""
+        return mse(image, target, reduction="none")
