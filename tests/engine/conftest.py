@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.engine.job import launch
-from tests.engine.test_resume import PAIRS, case
+from tests.engine.job import PAIRS, case, launch
 
 SPACES = ("codes", "gaussian")
 

@@ -19,6 +19,14 @@ ROOT = Path(__file__).parents[2]
 STEPS, STOP = 7, 4
 
 
+# With accumulation, in the middle of an epoch; every pair of (precision, processes, workers) is there once.
+PAIRS = [("fp32", 1, 0), ("bf16", 1, 2), ("fp32", 2, 2), ("bf16", 2, 0)]
+
+
+def case(precision: str, workers: int, accumulate: int = 2, **options: Any) -> dict[str, Any]:
+    return {"precision": precision, "workers": workers, "accumulate": accumulate, **options}
+
+
 class DiedHereError(Exception):
     """The process dies here."""
 

@@ -7,15 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.engine.job import ema, launch, resumed_run_differs, run_until_signal
+from tests.engine.job import PAIRS, case, ema, launch, resumed_run_differs, run_until_signal
 from tests.engine.toys import differences, everything, tiny_trainer
-
-# With accumulation, in the middle of an epoch; every pair of (precision, processes, workers) is there once.
-PAIRS = [("fp32", 1, 0), ("bf16", 1, 2), ("fp32", 2, 2), ("bf16", 2, 0)]
-
-
-def case(precision: str, workers: int, accumulate: int = 2, **options: Any) -> dict[str, Any]:
-    return {"precision": precision, "workers": workers, "accumulate": accumulate, **options}
 
 
 @pytest.mark.parametrize(("precision", "processes", "workers"), [pair for pair in PAIRS if pair[1] == 1])
