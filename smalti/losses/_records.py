@@ -1,11 +1,19 @@
 """What losses over codebook records share: which records count, and the sum over them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor
 
 from smalti.outputs import CodebookRecord
 from smalti.registry import suggest
+
+Channels = Literal["mean", "sum"]
+
+
+def over_channels(values: Tensor, channels: Channels) -> Tensor:
+    """values (B, d, h, w) as they are, or, for ``sum``, their sums over the channels of a token, (B, 1, h, w)."""
+    return values.sum(dim=1, keepdim=True) if channels == "sum" else values
 
 
 def selected(codebooks: Mapping[str, CodebookRecord], only: Sequence[str] | None) -> dict[str, CodebookRecord]:

@@ -5,18 +5,20 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from smalti.losses import Loss, Reduction
-from smalti.losses._records import sum_over
+from smalti.losses._records import Channels, over_channels, sum_over
 from smalti.losses._reduction import check_choice, reduce
 from smalti.outputs import CodebookRecord
 
 
-def codebook_loss(record: CodebookRecord, *, reduction: Reduction = "mean") -> Tensor:
+def codebook_loss(record: CodebookRecord, *, channels: Channels = "mean", reduction: Reduction = "mean") -> Tensor:
     """(q - sg z)^2 over the elements of quantized q and latent z, both with shape (B, d, h, w).
 
     Second term of equation 3 of van den Oord et al. (arXiv:1711.00937). Its gradient reaches the codebook only.
 
     Args:
         record: of one codebook.
+        channels: ``mean``, or ``sum`` over the channels of a token, which makes the loss d times larger: the unit of
+            implementations that average squared distances of tokens.
         reduction: ``mean`` over all elements (so 1 / d of the mean squared distance of a token), ``sum``, ``batch_sum``
             (sum of each sample, mean over samples) or ``none`` with shape (B, d, h, w).
 
@@ -29,7 +31,7 @@ def codebook_loss(record: CodebookRecord, *, reduction: Reduction = "mean") -> T
         >>> codebook_loss(record).item()
         2.5
     """
-    return reduce((record.quantized - record.z.detach()).square(), reduction=reduction)
+    return reduce(over_channels((record.quantized - record.z.detach()).square(), channels), reduction=reduction)
 
 
 class CodebookLoss(Loss):
@@ -37,15 +39,22 @@ class CodebookLoss(Loss):
 
     Args:
         only: names of the codebooks that count; None: all.
+        channels: ``mean`` or ``sum`` over the channels of a token.
         reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
     """
 
-    def __init__(self, *, only: Sequence[str] | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, *, only: Sequence[str] | None = None, channels: Channels = "mean", reduction: Reduction = "mean"
+    ) -> None:
         super().__init__()
+        check_choice("channels", channels, Channels)
         check_choice("reduction", reduction, Reduction)
         self.only = only
+        self.channels: Channels = channels
         self.reduction: Reduction = reduction
 
     def forward(self, codebooks: Mapping[str, CodebookRecord]) -> Tensor:
         """A scalar, or (B, d, h, w) unreduced, of records with tensors of shape (B, d, h, w)."""
-        return sum_over(codebooks, self.only, lambda record: codebook_loss(record, reduction=self.reduction))
+        return sum_over(
+            codebooks, self.only, lambda record: codebook_loss(record, channels=self.channels, reduction=self.reduction)
+        )

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from smalti.losses import Loss, Reduction
-from smalti.losses._records import sum_over
+from smalti.losses._records import Channels, over_channels, sum_over
 from smalti.losses._reduction import check_choice, reduce
 from smalti.outputs import CodebookRecord
 
 
-def commitment_loss(record: CodebookRecord, *, reduction: Reduction = "mean") -> Tensor:
+def commitment_loss(record: CodebookRecord, *, channels: Channels = "mean", reduction: Reduction = "mean") -> Tensor:
     """(z - sg q)^2 over the elements of latent z and quantized q, both with shape (B, d, h, w).
 
     Third term of equation 3 of van den Oord et al. (arXiv:1711.00937), whose weight beta is the term's ``weight`` in a
@@ -19,6 +19,8 @@ def commitment_loss(record: CodebookRecord, *, reduction: Reduction = "mean") ->
 
     Args:
         record: of one codebook.
+        channels: ``mean``, or ``sum`` over the channels of a token, which makes the loss d times larger: the unit of
+            implementations that average squared distances of tokens.
         reduction: ``mean`` over all elements (so 1 / d of the mean squared distance of a token), ``sum``, ``batch_sum``
             (sum of each sample, mean over samples) or ``none`` with shape (B, d, h, w).
 
@@ -30,7 +32,7 @@ def commitment_loss(record: CodebookRecord, *, reduction: Reduction = "mean") ->
         >>> commitment_loss(record).backward(); z.grad
         tensor([[[[-1., -2.]]]])
     """
-    return reduce((record.z - record.quantized.detach()).square(), reduction=reduction)
+    return reduce(over_channels((record.z - record.quantized.detach()).square(), channels), reduction=reduction)
 
 
 class CommitmentLoss(Loss):
@@ -38,15 +40,24 @@ class CommitmentLoss(Loss):
 
     Args:
         only: names of the codebooks that count; None: all.
+        channels: ``mean`` or ``sum`` over the channels of a token.
         reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
     """
 
-    def __init__(self, *, only: Sequence[str] | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, *, only: Sequence[str] | None = None, channels: Channels = "mean", reduction: Reduction = "mean"
+    ) -> None:
         super().__init__()
+        check_choice("channels", channels, Channels)
         check_choice("reduction", reduction, Reduction)
         self.only = only
+        self.channels: Channels = channels
         self.reduction: Reduction = reduction
 
     def forward(self, codebooks: Mapping[str, CodebookRecord]) -> Tensor:
         """A scalar, or (B, d, h, w) unreduced, of records with tensors of shape (B, d, h, w)."""
-        return sum_over(codebooks, self.only, lambda record: commitment_loss(record, reduction=self.reduction))
+        return sum_over(
+            codebooks,
+            self.only,
+            lambda record: commitment_loss(record, channels=self.channels, reduction=self.reduction),
+        )

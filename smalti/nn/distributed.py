@@ -59,6 +59,19 @@ def broadcast(tensor: Tensor, src: int = 0) -> Tensor:
     return value
 
 
+def all_gather(tensor: Tensor) -> Tensor:
+    """The ``tensor`` (n, ...), equal in shape on all ranks, of every rank in order, with shape (ranks n, ...).
+
+    Without a graph.
+    """
+    if not is_distributed():
+        return tensor.detach()
+    mine = tensor.detach().contiguous()
+    every = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(every, mine)
+    return torch.cat(every)
+
+
 def any_rank(flag: Tensor) -> Tensor:
     """Whether the boolean scalar ``flag`` is true on any rank, a boolean scalar."""
     return all_reduce_sum(flag.to(torch.int64)) > 0

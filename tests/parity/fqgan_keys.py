@@ -76,9 +76,7 @@ def tiny_tokenizer(tensors: Mapping[str, Tensor], kind: str, multipliers: tuple[
     bottleneck = Factorized(in_channels=encoder.out_channels, codebooks=dict.fromkeys(BRANCHES[kind], options))
     decoder = ConvDecoder(**backbone, latent_channels=bottleneck.latent_channels, z_channels=48)
     widths = {"semantic": 32, "mid": 24, "high": 40}
-    heads = {
-        name: HeadOptions(codebook=name, width=widths[name], grid=grid, layers=2, heads=8) for name in HEADS[kind]
-    }
+    heads = {name: HeadOptions(codebook=name, width=widths[name], grid=grid, layers=2, heads=8) for name in HEADS[kind]}
     model = Autoencoder(encoder, bottleneck, decoder, heads)
     state = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     return load_golden(model, fqgan_state(state, kind))
