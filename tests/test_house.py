@@ -12,8 +12,9 @@ PACKAGE = ROOT / "smalti"
 
 # Import only from a lower floor, or within one's own folder; imports inside functions and under TYPE_CHECKING count.
 FLOORS = {
-    7: ("smalti", "__main__"),  # the front doors: lazy public names, python -m smalti
+    7: ("__main__",),
     6: ("cli",),
+    5.5: ("smalti",),  # the front door: load, build, train
     5: ("engine", "report"),
     4: ("objectives", "metrics", "interop"),
     3: ("losses", "discriminators", "models"),
