@@ -26,14 +26,16 @@ class EMA:
         self.updates = torch.zeros((), dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def update(self, skip: Tensor | None = None) -> None:
-        """Moves the average towards the parameters, unless the scalar tensor ``skip`` is not zero."""
+    def update(self, skip: Tensor | None = None, images: int = 1) -> None:
+        """Moves the average towards the parameters, unless the scalar tensor ``skip`` is not zero.
+
+        Args:
+            skip: not zero if the step was skipped.
+            images: of this update, all ranks and micro-batches; what a half-life is counted in.
+        """
         went = torch.ones_like(self.updates) if skip is None else 1.0 - skip.to(self.updates)
         self.updates += went
-        decay = torch.full_like(self.updates, self.settings.decay)
-        if self.settings.warmup:
-            decay = torch.minimum(decay, (1.0 + self.updates) / (10.0 + self.updates))
-        share = (1.0 - decay) * went
+        share = (1.0 - self._decay(images)) * went
         names = list(self.shadow)
         for start in range(0, len(names), CHUNK):
             chunk = names[start : start + CHUNK]
@@ -41,6 +43,17 @@ class EMA:
             moved = torch._foreach_sub(shadows, [self.parameters[name].detach() for name in chunk])
             torch._foreach_mul_(moved, share.to(moved[0].dtype))
             torch._foreach_sub_(shadows, moved)
+
+    def _decay(self, images: int) -> Tensor:
+        """What is kept of the average at this update, a scalar on the device."""
+        settings = self.settings
+        if settings.half_life is None:
+            decay = torch.full_like(self.updates, settings.decay)
+            return torch.minimum(decay, (1.0 + self.updates) / (10.0 + self.updates)) if settings.warmup else decay
+        half_life = torch.full_like(self.updates, settings.half_life)
+        if settings.ramp is not None:
+            half_life = torch.minimum(half_life, self.updates * images * settings.ramp)
+        return 0.5 ** (images / half_life.clamp_min(1e-8))
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -1,9 +1,12 @@
 """Optimizers and learning rates: what decays, and how fast each phase moves at a generator step."""
 
 import math
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import RMSprop as TorchRMSprop
 
 from smalti.engine.settings import PhaseOptimizer
 
@@ -35,8 +38,46 @@ def build_optimizer(module: nn.Module, spec: PhaseOptimizer) -> Optimizer:
     groups = parameter_groups(module, spec.weight_decay)
     if not groups:
         raise ValueError(f"{type(module).__name__} has no parameter to train")
+    rate, betas = lazy_adam(spec.lr, spec.betas, spec.lazy_adam)
+    if spec.type == "rmsprop":
+        return RMSprop(groups, lr=rate, alpha=spec.alpha, eps=spec.eps, weight_decay=spec.weight_decay)
     kind = Adam if spec.type == "adam" else AdamW
-    return kind(groups, lr=spec.lr, betas=spec.betas, eps=spec.eps, weight_decay=spec.weight_decay, fused=True)
+    return kind(groups, lr=rate, betas=betas, eps=spec.eps, weight_decay=spec.weight_decay, fused=True)
+
+
+class RMSprop(TorchRMSprop):
+    """torch's RMSprop that, like its fused Adam, changes nothing where ``found_inf`` is not zero."""
+
+    found_inf: Tensor | None = None
+
+    def step(self, closure: Any = None) -> Any:
+        """One step, or none; a GPU decides by itself, at the price of copies."""
+        bad = self.found_inf
+        if bad is None:
+            return super().step(closure)
+        if bad.device.type == "cpu":
+            return None if bad.item() else super().step(closure)
+        kept = [(parameter, parameter.detach().clone()) for group in self.param_groups for parameter in group["params"]]
+        moments = {id(p): p for state in self.state.values() for p in state.values() if isinstance(p, Tensor)}
+        kept += [(moment, moment.clone()) for moment in moments.values()]
+        super().step(closure)
+        with torch.no_grad():
+            for tensor, copy in kept:
+                tensor.copy_(torch.where(bad.to(tensor.device) > 0, copy, tensor))
+        return None
+
+
+def lazy_adam(lr: float, betas: tuple[float, float], every: int | None) -> tuple[float, tuple[float, float]]:
+    """Rate and betas of a phase whose lazy term comes at every ``every``-th update (Karras et al., arXiv:1912.04958).
+
+    >>> rate, betas = lazy_adam(2e-3, (0.0, 0.99), 16)
+    >>> round(rate, 6), betas[0], round(betas[1], 6)
+    (0.001882, 0.0, 0.990585)
+    """
+    if every is None:
+        return lr, betas
+    share = every / (every + 1)
+    return lr * share, (betas[0] ** share, betas[1] ** share)
 
 
 def learning_rate(spec: PhaseOptimizer, step: int, max_steps: int) -> float:
@@ -46,11 +87,12 @@ def learning_rate(spec: PhaseOptimizer, step: int, max_steps: int) -> float:
     >>> [learning_rate(spec, step, 6) for step in range(7)]
     [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
+    peak, _ = lazy_adam(spec.lr, spec.betas, spec.lazy_adam)
     if step < spec.warmup:
-        return spec.lr * (step + 1) / spec.warmup
+        return peak * (step + 1) / spec.warmup
     if spec.lr_schedule == "constant":
-        return spec.lr
+        return peak
     length = max((spec.lr_steps or max_steps) - spec.warmup, 1)
     done = min((step - spec.warmup) / length, 1.0)
     left = 1.0 - done if spec.lr_schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
-    return spec.lr * (spec.lr_end + (1.0 - spec.lr_end) * left)
+    return peak * (spec.lr_end + (1.0 - spec.lr_end) * left)

@@ -29,10 +29,15 @@ class EMASettings:
     Args:
         decay: share of the old average that is kept at each generator update.
         warmup: keep ``min(decay, (1 + n) / (10 + n))`` at the n-th update, as latent-diffusion's LitEma does.
+        half_life: images after which half of the old average is left, in place of ``decay`` and ``warmup``: the same
+            average whatever the batch size. StyleGAN2 has 10 000, 20 000 for 256 pixels and less.
+        ramp: the half-life is at most this share of the images seen so far (StyleGAN2-ADA: 0.05); None: it never is.
     """
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     warmup: bool = True
+    half_life: Annotated[float, Field(gt=0)] | None = None
+    ramp: Annotated[float, Field(gt=0)] | None = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +45,13 @@ class PhaseOptimizer:
     """How one phase steps. Norms, biases and learned scales never decay.
 
     Args:
-        type: Adam (Kingma & Ba, arXiv:1412.6980) or AdamW (Loshchilov & Hutter, arXiv:1711.05101).
+        type: Adam (Kingma & Ba, arXiv:1412.6980), AdamW (Loshchilov & Hutter, arXiv:1711.05101), or RMSprop, which has
+            no momentum, as WGAN with clipping asks for (Arjovsky et al., arXiv:1701.07875).
         lr: learning rate after the warm-up.
         betas: decay of the first and the second moment.
+        alpha: decay of RMSprop's second moment.
+        lazy_adam: ``every`` of the phase's lazy term: the rate becomes ``lr k / (k + 1)`` and each beta its power
+            ``k / (k + 1)``, so that k + 1 updates, one of them the lazy term's, count as k (arXiv:1912.04958).
         eps: added to the root of the second moment.
         weight_decay: on matrices and kernels only.
         clip: largest total norm of the gradient; None: it is measured and left alone.
@@ -52,9 +61,11 @@ class PhaseOptimizer:
         warmup: generator updates over which the rate grows linearly from ``lr / warmup``.
     """
 
-    type: Literal["adam", "adamw"] = "adam"
+    type: Literal["adam", "adamw", "rmsprop"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-4
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    lazy_adam: Positive | None = None
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] | None = None
@@ -152,11 +163,14 @@ class CycleEntry:
         phase: name of the phase.
         repeat: updates in a row.
         weight_clip: bound to which the phase's weights are clamped after each update (WGAN, arXiv:1701.07875).
+        reuse: take the images and the noise of the update before, whatever ``engine.batches`` says. PyTorch-GAN's
+            schedule is ``[discriminator, {phase: generator, reuse: true}, discriminator*4]`` on fresh batches.
     """
 
     phase: str
     repeat: Positive = 1
     weight_clip: Annotated[float, Field(gt=0)] | None = None
+    reuse: bool = False
 
     def __post_init__(self) -> None:
         """Refuses a repetition below one."""
@@ -183,6 +197,8 @@ def parse_cycle(
     for place, entry in enumerate(cycle):
         if entry.phase not in phases:
             raise UserError(f"cycle.{place}: unknown phase {entry.phase!r}{suggest(entry.phase, phases)}")
+    if cycle and cycle[0].reuse:
+        raise UserError("cycle.0.reuse: there is no update before it whose images and noise it could take")
     updates = sum(entry.repeat for entry in cycle if entry.phase == GENERATOR)
     if updates != 1:
         raise UserError(f"cycle: expected exactly one generator update, found {updates}")

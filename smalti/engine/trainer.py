@@ -19,7 +19,7 @@ from smalti.engine.samples import write_samples
 from smalti.engine.settings import GENERATOR, CycleEntry, EngineSettings, PhaseOptimizer, parse_cycle
 from smalti.engine.signals import StopSignal
 from smalti.engine.state import TrainState
-from smalti.engine.turn import Player, Turn
+from smalti.engine.turn import Player, Turn, own_key
 from smalti.engine.validation import Examiner, Validation
 from smalti.objectives.phases import Phase
 from smalti.objectives.weight import Clock
@@ -161,22 +161,30 @@ class Trainer:
         turns: list[Turn] = []
         shared: list[Batch] | None = None
         fakes: list[Tensor | None] = [None] * self.settings.accumulate
+        key: str | None = None
         for entry in self.cycle:
             for _ in range(entry.repeat):
                 clock = self._clock(entry.phase)
                 if not self.phases[entry.phase].is_active(clock):
                     continue
-                if shared is None or self.settings.batches == "fresh":
+                if shared is None or (self.settings.batches == "fresh" and not entry.reuse):
                     shared, fakes = self._draw(), [None] * self.settings.accumulate
+                key = key if entry.reuse and key else own_key(entry.phase, clock)
                 turn = self.players[entry.phase].play(
-                    shared, clock, fakes, guard=self.guard, measure=measure, weight_clip=entry.weight_clip
+                    shared,
+                    clock,
+                    fakes,
+                    guard=self.guard,
+                    measure=measure,
+                    weight_clip=entry.weight_clip,
+                    noise_key=key,
                 )
                 self.state.updates[entry.phase] = clock.updates + 1
                 self.health.note(self.state.step + 1, entry.phase, turn.bad, turn.suspects)
                 turns.append(turn)
                 if entry.phase == GENERATOR:
                     if self.ema is not None:
-                        self.ema.update(skip=turn.bad)
+                        self.ema.update(skip=turn.bad, images=self._images_of(shared))
                     if self.settings.discriminator_fake == "reuse":
                         fakes = [report.fake for report in turn.reports]
         self.state.step += 1
@@ -188,8 +196,11 @@ class Trainer:
     def _draw(self) -> list[Batch]:
         batches = [next(self._stream) for _ in range(self.settings.accumulate)]
         self.state.micro_batches += len(batches)
-        self.state.images += sum(len(batch["image"]) for batch in batches) * self.runtime.world_size
+        self.state.images += self._images_of(batches)
         return batches
+
+    def _images_of(self, batches: Sequence[Batch]) -> int:
+        return sum(len(batch["image"]) for batch in batches) * self.runtime.world_size
 
     # Between two cycles: what is written, and when.
 

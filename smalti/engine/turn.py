@@ -40,6 +40,11 @@ class Turn:
     suspects: Suspects
 
 
+def own_key(phase: str, clock: Clock) -> str:
+    """The key of the noise that an update of ``phase`` draws for itself."""
+    return f"{phase}.{clock.updates}"
+
+
 class Player:
     """A phase with what trains it: its optimizer, its wrapping for several ranks, its guard against bad steps.
 
@@ -76,6 +81,7 @@ class Player:
         guard: Guard,
         measure: bool,
         weight_clip: float | None = None,
+        noise_key: str | None = None,
     ) -> Turn:
         """One update from ``batches``, the micro-batches of this rank.
 
@@ -86,10 +92,11 @@ class Player:
             guard: keeps the buffers of all networks, in case the step is skipped.
             measure: also measure what is costly.
             weight_clip: bound of the weights.
+            noise_key: whose noise to draw; by default this update's own.
         """
         guard.take()
         self.optimizer.zero_grad(set_to_none=True)
-        reports = self._accumulate(batches, clock, fakes, measure)
+        reports = self._accumulate(batches, clock, fakes, measure, noise_key)
         gradients = {key: p.grad for key, p in self.parameters.items() if p.grad is not None}
         if not gradients:
             raise UserError(f"{self.name}: no term of this phase reaches a parameter that can be trained")
@@ -105,11 +112,16 @@ class Player:
         )
 
     def _accumulate(
-        self, batches: Sequence[Mapping[str, Any]], clock: Clock, fakes: Sequence[Tensor | None], measure: bool
+        self,
+        batches: Sequence[Mapping[str, Any]],
+        clock: Clock,
+        fakes: Sequence[Tensor | None],
+        measure: bool,
+        noise_key: str | None,
     ) -> list[LossReport]:
         reports = []
         for number, batch in enumerate(batches):
-            ready = self.prepare(batch, clock)
+            ready = self.prepare(batch, clock, noise_key)
             reseed(self.settings.seed, clock.step, self.name, clock.updates, number, self.runtime.rank)
             if number < len(batches) - 1:
                 with self.runtime.no_sync(self.wrapped):
@@ -118,14 +130,14 @@ class Player:
                 reports.append(self._pass(ready, clock, fakes[number], measure, len(batches)))
         return reports
 
-    def prepare(self, batch: Mapping[str, Any], clock: Clock) -> dict[str, Any]:
+    def prepare(self, batch: Mapping[str, Any], clock: Clock, noise_key: str | None = None) -> dict[str, Any]:
         """The batch on the device, with a column of noise, keyed by sample, if the model draws any."""
         ready = self.runtime.to_device(batch)
         noise_shape = getattr(self.model, "noise_shape", None)  # a model from elsewhere need not have it
         shape = noise_shape(tuple(ready["image"].shape[1:])) if callable(noise_shape) else None
         if shape is not None and "noise" not in ready:
-            phase = f"{self.name}.{clock.updates}"
-            noise = keyed_noise(self.settings.seed, clock.step, phase, batch["position"].tolist(), shape)
+            key = noise_key or own_key(self.name, clock)
+            noise = keyed_noise(self.settings.seed, clock.step, key, batch["position"].tolist(), shape)
             ready |= self.runtime.to_device({"noise": noise})
         return ready
 
