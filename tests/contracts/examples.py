@@ -100,6 +100,11 @@ def value_of(name: str, dtype: torch.dtype = torch.float64) -> Any:
         "student": lambda: random(BATCH, 5),
         "teacher": lambda: (random(BATCH, 3), random(BATCH, 5)),
         "step": lambda: 3,
+        "reconstruction_real": image,
+        "reconstruction_fake": image,
+        "mask": lambda: random(BATCH, 1, SIZE, SIZE),
+        "latents": lambda: random(BATCH, 2, 5),
+        "generator": lambda: _generator(dtype),
         "alpha": lambda: random(BATCH, 1, SIZE, SIZE),
         "foreground": image,
         "background": image,
@@ -120,6 +125,11 @@ def _record(random: Any, codes: int, width: int = 3) -> CodebookRecord:
 def _critic(dtype: torch.dtype) -> Any:
     network = nn.Sequential(nn.Conv2d(CHANNELS, 4, 3), nn.Softplus(), nn.Conv2d(4, 1, 3)).to(dtype)
     return lambda images: DiscriminatorOutput(logits=network(images))
+
+
+def _generator(dtype: torch.dtype) -> Any:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(10, 12), nn.Tanh(), nn.Unflatten(1, (CHANNELS, 2, 2))).to(dtype)
+    return network.__call__
 
 
 def leaves(value: Any) -> Iterator[Tensor]:
