@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smalti.discriminators import Discriminator
+from smalti.discriminators import Augmentation, Discriminator
 from smalti.discriminators._actnorm import ActNorm
 from smalti.outputs import DiscriminatorOutput
 
@@ -30,6 +30,7 @@ class Patch(Discriminator):
         layers: number of layers that halve the size.
         norm: ``batch``, ``actnorm`` or ``none``.
         condition_channels: channels of a condition image (B, condition_channels, H, W) that is put beside the image.
+        augment: what is done to images, and conditions alike, before they are judged; in training mode only.
 
     Example:
         >>> discriminator = Patch(channels=8, layers=3)
@@ -45,8 +46,9 @@ class Patch(Discriminator):
         layers: Annotated[int, Field(ge=1)] = 3,
         norm: Norm = "batch",
         condition_channels: Annotated[int, Field(ge=0)] = 0,
+        augment: Augmentation | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(augment)
         self.in_channels = in_channels
         self.condition_channels = condition_channels
         self.smallest_size = 3 * 2**layers
@@ -68,7 +70,9 @@ class Patch(Discriminator):
         Raises:
             ValueError: for images that are too small or of other channels, and for a condition that does not fit.
         """
-        x = self._join(images, condition)
+        self._check(images, condition)
+        images, condition = self.augmented(images, condition)
+        x = images if condition is None else torch.cat([images, condition], dim=1)
         features: list[Tensor] = []
         for stage in self.main:
             x = stage(x)
@@ -76,8 +80,7 @@ class Patch(Discriminator):
                 features.append(x)
         return DiscriminatorOutput(logits=x, features=tuple(features))
 
-    def _join(self, images: Tensor, condition: Tensor | None) -> Tensor:
-        """Images and condition side by side, with shape (B, in_channels + condition_channels, H, W)."""
+    def _check(self, images: Tensor, condition: Tensor | None) -> None:
         if images.ndim != 4 or images.shape[1] != self.in_channels:
             raise ValueError(f"images have shape {tuple(images.shape)}: expected (B, {self.in_channels}, H, W)")
         if min(images.shape[2:]) < self.smallest_size:
@@ -88,13 +91,12 @@ class Patch(Discriminator):
         if condition is None:
             if self.condition_channels:
                 raise ValueError(f"condition is missing: condition_channels={self.condition_channels}")
-            return images
+            return
         expected = (images.shape[0], self.condition_channels, *images.shape[2:])
         if not self.condition_channels:
             raise ValueError("a condition was given: this discriminator has condition_channels=0")
         if tuple(condition.shape) != expected:
             raise ValueError(f"condition has shape {tuple(condition.shape)}: expected {expected}")
-        return torch.cat([images, condition], dim=1)
 
 
 def _convolution(in_channels: int, out_channels: int, *, stride: int, bias: bool = True) -> nn.Conv2d:

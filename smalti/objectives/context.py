@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from smalti.discriminators import Discriminator
 from smalti.objectives.names import SHORT_FORMS
 from smalti.objectives.values import full_precision
 from smalti.outputs import Batch, DiscriminatorOutput
@@ -124,6 +125,13 @@ def frozen(network: nn.Module | None) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def equal_draws(network: nn.Module | None) -> contextlib.AbstractContextManager[None]:
+    """Within it a discriminator that augments treats image i of every batch alike: real, made, and a penalty's."""
+    if isinstance(network, Discriminator) and network.augment is not None:
+        return network.augment.equal_draws()
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.objectives.balance import check_last_layer
-from smalti.objectives.context import Context, Judge, Precision, Sampler, frozen, in_mode, shared_thunks
+from smalti.objectives.context import Context, Judge, Precision, Sampler, equal_draws, frozen, in_mode, shared_thunks
 from smalti.objectives.graph import adaptive_problems
 from smalti.objectives.names import FAKE_JUDGEMENT, NEEDS_DISCRIMINATOR, PREDICTION, is_image, is_image_space
 from smalti.objectives.report import LossReport
@@ -28,7 +28,7 @@ from smalti.objectives.term import Term
 from smalti.objectives.traversal import Evaluated, Traversal, Updatable, evaluate, report
 from smalti.objectives.values import detached, full_precision
 from smalti.objectives.weight import Clock
-from smalti.outputs import Batch, TrainableModel
+from smalti.outputs import Batch, DiscriminatorOutput, TrainableModel
 from smalti.registry import Phase as Player
 from smalti.registry import UserError
 
@@ -175,6 +175,7 @@ class GeneratorPhase(Phase):
             if not NEEDS_DISCRIMINATOR.isdisjoint(name for term in self.due(clock) for name in term.reads):
                 stack.enter_context(frozen(discriminator))
                 stack.enter_context(in_mode(discriminator, self.training))
+                stack.enter_context(equal_draws(discriminator))
             image = None if judged is None else full_precision(judged.detach())
             if image is not None and torch.is_grad_enabled():
                 image.requires_grad_(True)
@@ -288,7 +289,7 @@ class DiscriminatorPhase(Phase):
         precision = Precision.ambient(batch["image"].device)
         context = self._context(batch, clock, fake, precision)
         wanted = {name for term in self.due(clock) for name in term.reads}
-        with precision.terms():
+        with precision.terms(), equal_draws(self.network):
             for name in JUDGEMENTS:
                 if name in wanted:
                     context[name]
@@ -301,8 +302,15 @@ class DiscriminatorPhase(Phase):
                 if name in wanted:
                     measures[name] = context[name].mean()
         made = None if wanted.isdisjoint(PREDICTION | FAKE_JUDGEMENT) else context["fake"]
-        result = report(self.terms, evaluated, clock, measures, surrogate.new_zeros(()), made)
+        said = DiscriminatorOutput(logits=context["logits_real"].detach()) if "logits_real" in wanted else None
+        result = report(self.terms, evaluated, clock, measures, surrogate.new_zeros(()), made, said)
         return self._connected(surrogate), result
+
+    def update(self, reports: Sequence[LossReport]) -> None:
+        """The discriminator's own state (adaptive augmentation), from its logits of real images, and the losses'."""
+        if isinstance(self.network, Updatable):
+            self.network.update([report.output for report in reports if report.output is not None])
+        super().update(reports)
 
     def _context(self, batch: Batch, clock: Clock, fake: Tensor | None, precision: Precision) -> Context:
         def target() -> Tensor:

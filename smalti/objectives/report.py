@@ -21,7 +21,7 @@ class TermReport:
         state: what was decided before the device computed anything.
         skipped: 0-dim bool tensor: a non-finite adaptive factor took the term out of this pass.
         parts: name -> scalar that the loss reports beside its total.
-        inputs: what the loss was given, kept only for losses with state of their own.
+        inputs: what the loss was given and the parts it reported, kept only for losses with state of their own.
     """
 
     raw: Tensor | None = None

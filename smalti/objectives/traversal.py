@@ -75,7 +75,7 @@ class Evaluated:
             state="active" if self.computed else "not computed",
             skipped=skipped,
             parts=detached(self.value.parts),
-            inputs=detached(self.inputs) if isinstance(self.term.loss, Updatable) else None,
+            inputs=detached({**self.inputs, **self.value.parts}) if isinstance(self.term.loss, Updatable) else None,
         )
 
 
