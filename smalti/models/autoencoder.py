@@ -1,23 +1,21 @@
 """The autoencoder: encoder, bottleneck, decoder."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from smalti.bottlenecks import Bottleneck
-from smalti.models import Decoder, Encoder, Model
+from smalti.models import Decoder, Encoder
 from smalti.models._heads import FeatureHead, HeadOptions
-from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, load_model, save_model
+from smalti.models._saved import SavedModel
 from smalti.nn.padding import pad_to_multiple
 from smalti.outputs import AutoencoderOutput, Batch, BottleneckOutput
 from smalti.registry import UserError, suggest
 
 
-class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["autoencoder", "image-tokenizer"]):
+class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image-tokenizer"]):
     """Images -> features -> latent -> reconstruction; with a quantizer it is an image tokenizer.
 
     Sizes must be divisible by ``factor``, the side of the square of pixels that one latent position stands for;
@@ -200,48 +198,6 @@ class Autoencoder(Model, PyTorchModelHubMixin, library_name="smalti", tags=["aut
                 f"images of {height} x {width} pixels: expected both divisible by the factor {self.factor}; "
                 "reconstruct() pads and crops"
             )
-
-    def _save_pretrained(self, save_directory: Path) -> None:
-        save_model(self, save_directory)
-
-    @classmethod
-    def from_pretrained(  # type: ignore[override]  # no model_kwargs: the saved configuration is complete
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        force_download: bool = False,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        revision: str | None = None,
-        trust_code: bool = False,
-        map_location: str = "cpu",
-    ) -> Self:
-        """Loads what ``save_pretrained`` or ``push_to_hub`` wrote, in evaluation mode and in the dtype it was saved in.
-
-        Args:
-            pretrained_model_name_or_path: a folder, or a repository ``owner/name`` on the Hugging Face Hub.
-            force_download: download even if the cache has it.
-            token: of the Hub.
-            cache_dir: of the Hub's downloads.
-            local_files_only: use the cache only.
-            revision: branch, tag or commit on the Hub.
-            trust_code: whether the configuration may name classes outside smalti, whose import runs their code.
-            map_location: device to load to.
-
-        Raises:
-            UserError: naming the file that is missing, damaged, or does not fit.
-        """
-        source = str(pretrained_model_name_or_path)
-        options = {
-            "force_download": force_download,
-            "token": token,
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only,
-            "revision": revision,
-        }
-        config, weights = (fetch(source, name, options) for name in (CONFIG, WEIGHTS))
-        return load_model(cls, config, weights, trust_code=trust_code, map_location=map_location)
 
 
 def _check_fit(encoder: Encoder, bottleneck: Bottleneck, decoder: Decoder) -> None:
