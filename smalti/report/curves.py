@@ -60,7 +60,7 @@ def draw_curves(run: Run, path: Path) -> Path:
 
 def _draw(axes: Any, panel: Panel, lines: Lines, starts: Mapping[str, int]) -> None:
     for label, (steps, values) in lines.items():
-        axes.plot(steps, values, label=label, linewidth=1.6, marker="o" if len(steps) < 3 else None)
+        axes.plot(steps, values, label=label, linewidth=1.6, marker="o" if len(steps) < 20 else None, markersize=4)
     for name, step in starts.items():
         axes.axvline(step, color="0.5", linestyle=":", linewidth=1.2, label=f"{name} starts")
     axes.set_title(panel.title, fontsize=11)
@@ -129,6 +129,10 @@ def _logits(run: Run) -> Lines:
     return _drawn(run, {kind: f"train/discriminator/logits_{kind}" for kind in ("real", "fake")})
 
 
+def _speed(run: Run) -> Lines:
+    return _drawn(run, {"training": "images_per_second"})
+
+
 _PANELS = (
     Panel(title="Generator terms", unit="|weight x value|, log scale", lines=_terms, scale="log"),
     Panel(title="Reconstruction of held-out images", unit="PSNR (dB)", lines=_psnr),
@@ -137,4 +141,5 @@ _PANELS = (
     Panel(title="Codebook usage", unit="codes in use (%)", lines=_usage),
     Panel(title="Codebook perplexity", unit="effective number of codes", lines=_perplexity),
     Panel(title="Discriminator", unit="mean logit", lines=_logits),
+    Panel(title="Speed", unit="images / s", lines=_speed),
 )
