@@ -1,5 +1,6 @@
 """Sample pictures: what the model was given, and beside it what the model made of it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from smalti.data.grid import save_grid
+from smalti.objectives.context import Sampler
 from smalti.outputs import Batch
 
 MARGIN = 4  # pixels
+SMALLEST = 32  # a tile with fewer pixels is enlarged
 
 
-def sample_images(model: nn.Module, batch: Batch, count: int) -> tuple[Tensor, Tensor]:
+def sample_images(model: nn.Module, batch: Batch, count: int) -> tuple[Tensor | None, Tensor]:
     """Inputs and what the model makes of them, each with shape (<= count, C, H, W), in evaluation mode.
+
+    The inputs are None for a model that makes images from noise alone.
 
     Args:
         model: satisfies ``TrainableModel``; left in the mode it was in.
@@ -32,16 +37,27 @@ def sample_images(model: nn.Module, batch: Batch, count: int) -> tuple[Tensor, T
         model.train(training)
     judged = getattr(model, "judged", None)
     made = getattr(output, judged) if judged else few["image"]
-    return few["image"].detach().float().cpu(), made.detach().float().cpu()
+    given = None if isinstance(model, Sampler) else few["image"].detach().float().cpu()
+    return given, made.detach().float().cpu()
 
 
-def write_samples(path: Path, given: Tensor, made: Tensor) -> None:
+def write_samples(path: Path, given: Tensor | None, made: Tensor) -> None:
     """Writes one PNG of pairs, the given image left of the made one; two pairs in a row.
 
     Args:
         path: of the picture.
-        given: with shape (N, C, H, W) in [-1, 1].
+        given: with shape (N, C, H, W) in [-1, 1]; None: nothing was given, and made images stand in a square,
+            enlarged by a whole factor if they have fewer than 32 pixels.
         made: with shape (N, C', H', W').
     """
+    if given is None:
+        save_grid(path, enlarged(made), columns=math.ceil(len(made) ** 0.5), gap=MARGIN)
+        return
     pairs = [image for pair in zip(given, made, strict=True) for image in pair]
     save_grid(path, pairs, columns=4, gap=MARGIN)
+
+
+def enlarged(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) with every pixel a square, so that the short side has at least ``SMALLEST`` pixels."""
+    factor = max(1, SMALLEST // min(images.shape[-2:]))
+    return images.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)

@@ -20,6 +20,9 @@ class TrainState:
         best_value: best monitored value so far.
         best_step: the step it was reached at.
         world_size: number of processes, which decides who saw which images.
+        at_start: metric -> value before the first step, if it was measured.
+        averages: name -> what diagnostics smooth over log steps.
+        alarms: name -> log steps in a row at which a diagnosis was bad.
     """
 
     step: int = 0
@@ -31,6 +34,9 @@ class TrainState:
     best_value: float | None = None
     best_step: int | None = None
     world_size: int = 1
+    at_start: dict[str, float] = field(default_factory=dict)
+    averages: dict[str, float] = field(default_factory=dict)
+    alarms: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""

@@ -296,6 +296,7 @@ class Trainer:
         if self.state.step == 0 and self.examiner.is_due(0):
             self._validate()
             self.runtime.on_main(lambda: self.folder.write_evaluation(self._evaluation()))
+            self.state.at_start = self._metrics()
 
     def _prepare_to_train(self) -> None:
         for phase in self.phases.values():
@@ -341,11 +342,14 @@ class Trainer:
         return evaluation
 
     def _evaluation(self) -> dict[str, Any]:
-        values = self.examiner.values
-        objective = {name: value for name, value in values.items() if name.split("/")[0] in self.players}
-        metrics = {name: value for name, value in values.items() if name not in objective}
+        metrics = {f"{name}_start": value for name, value in self.state.at_start.items()} | self._metrics()
+        objective = {name: value for name, value in self.examiner.values.items() if name not in metrics}
         counts = {"step": self.state.step, "training_images": self.state.images, "seconds": self.state.seconds}
         return {**metrics, **counts, "images": list(self.examiner.images), "objective": objective}
+
+    def _metrics(self) -> dict[str, float]:
+        """What was measured last, the objective left out."""
+        return {name: value for name, value in self.examiner.values.items() if name.split("/")[0] not in self.players}
 
     def _close(self) -> None:
         self.journal.close()

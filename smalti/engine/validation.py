@@ -163,8 +163,11 @@ class Examiner:
             values |= {f"{name}/{key}": value for key, value in report.flatten().items()}
         return to_host(values)
 
-    def pictures(self, loader: Any) -> tuple[Tensor, Tensor]:
-        """Held-out images, or the first of ``loader``, and what is made of them, each with shape (N, C, H, W)."""
+    def pictures(self, loader: Any) -> tuple[Tensor | None, Tensor]:
+        """Held-out images, or the first of ``loader``, and what is made of them, each with shape (N, C, H, W).
+
+        The former are None for a model that makes images from noise.
+        """
         if self._pictured is None:
             source = self.validation.cropped() if self.validation is not None else loader.batches()
             self._pictured = next(iter(source))

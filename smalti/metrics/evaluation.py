@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smalti.data.loader import to_device
 from smalti.metrics import Metric, Observation
+from smalti.metrics._made import ImageMaker, observe_made
 from smalti.nn.distributed import all_reduce_sum
 from smalti.nn.padding import pad_to_multiple
 from smalti.outputs import BottleneckOutput
@@ -74,7 +75,7 @@ def examine(
     numbers of all.
 
     Args:
-        model: satisfies :class:`Tokenizer`; left in the mode it was in.
+        model: satisfies :class:`Tokenizer`, or makes images from noise; left in the mode it was in.
         batches: ``image`` uint8, or in [-1, 1], with shape (B, C, H, W), and ``index`` (B,), as
             ``smalti.data.loader.evaluation_batches`` gives.
         metrics: name -> metric, or metrics, which are called by their short names.
@@ -90,11 +91,15 @@ def examine(
     device = weight.device if device is None else torch.device(device)
     accumulators = {name: metric.create().to(device) for name, metric in by_name.items()}
     for name, metric in by_name.items():
-        metric.begin(accumulators[name], tokenizer.codebook_sizes)
+        metric.begin(accumulators[name], {} if isinstance(model, ImageMaker) else tokenizer.codebook_sizes)
     rows: list[dict[str, Any]] = []
     with _evaluating(model, device):
         for batch in batches:
-            observation = observe(tokenizer, to_device(dict(batch), device)["image"], weight.dtype)
+            moved = to_device(dict(batch), device)
+            if isinstance(model, ImageMaker):
+                observation = observe_made(model, moved, weight.dtype)
+            else:
+                observation = observe(tokenizer, moved["image"], weight.dtype)
             found = _update(by_name, accumulators, observation)
             rows += _rows(batch, found, len(observation.target), names)
         if not all_reduce_sum(torch.tensor(len(rows), device=device)):

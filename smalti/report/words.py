@@ -5,6 +5,7 @@ from typing import Any
 
 from smalti.report.run import is_number
 
+LISTED = 12  # names of held-out images that are written out
 _OBJECTIVE = "objective/"
 _NAMES = {"images": "held-out images"}
 
@@ -58,7 +59,8 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.5g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_text(item) for item in value) or "none"
+        more = f", ... ({len(value)} in all)" if len(value) > LISTED else ""
+        return ", ".join(_text(item) for item in value[:LISTED]) + more or "none"
     return "-" if value is None else str(value)
 
 

@@ -70,6 +70,9 @@ def test_autoencoder_cycle_shares_images_and_fakes(tmp_path: Path) -> None:
         "best_value": None,
         "best_step": None,
         "world_size": 1,
+        "at_start": {},
+        "averages": {},
+        "alarms": {},
     }
 
 
