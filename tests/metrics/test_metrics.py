@@ -105,7 +105,14 @@ def test_codebooks_are_counted_apart_and_bits_summed() -> None:
     seen = codes([0, 1, 1, 0], [5, 5, 5, 5], sizes={"visual": 2, "semantic": 8})
     assert measure(CodebookUsage(), seen) == {"codebook_usage/visual": 1.0, "codebook_usage/semantic": 0.125}
     assert measure(Perplexity(), seen) == {"perplexity/visual": 2.0, "perplexity/semantic": 1.0}
-    assert measure(BitsPerImage(), seen) == {"bits_per_image": 4 + 12, "bits_per_image_effective": 4.0}
+    assert measure(BitsPerImage(), seen) == {
+        "bits_per_image": 4 + 12,
+        "bits_per_image_effective": 4.0,
+        "bits_per_image/visual": 4.0,
+        "bits_per_image/semantic": 12.0,
+        "bits_per_image_effective/visual": 4.0,
+        "bits_per_image_effective/semantic": 0.0,
+    }
 
 
 def test_usage_is_of_the_whole_evaluation_not_the_mean_of_batches() -> None:
