@@ -69,7 +69,7 @@ class ADA(Augmentation):
         self.ramp = ramp
         self.register_buffer("probability", torch.tensor(initial))
         # sum of signs, number of logits, images, updates since p last moved
-        self.register_buffer("signs", torch.zeros(4, dtype=torch.float64))
+        self.register_buffer("signs", torch.zeros(4))
 
     def color(self, images: Tensor, draws: Draws) -> Tensor:
         """Images (B, C, H, W) under one random affine map of their colours."""
@@ -103,15 +103,14 @@ class ADA(Augmentation):
         """Counts the signs of real images' logits (B, ...) over all micro-batches and ranks; moves p when it is due."""
         if not records:
             return
-        seen = [(r.logits.sign().sum(dtype=torch.float64), r.logits.numel(), r.logits.shape[0]) for r in records]
+        seen = [(r.logits.sign().sum(), r.logits.numel(), r.logits.shape[0]) for r in records]
         signs, logits, images = (sum(column) for column in zip(*seen, strict=True))
-        counts = torch.stack([torch.as_tensor(n, dtype=torch.float64, device=self.signs.device) for n in
-                              (signs, logits, images)])  # fmt: skip
+        counts = torch.stack([torch.as_tensor(n).to(self.signs) for n in (signs, logits, images)])
         self.signs[:3] += all_reduce_sum(counts)
         self.signs[3] += 1
         step = torch.sign(self.signs[0] / self.signs[1] - self.target) * self.signs[2] / self.ramp
         # without a question to the device: not due, nothing is added and nothing forgotten
-        due = (self.signs[3] >= self.interval).to(torch.float64)
+        due = (self.signs[3] >= self.interval).to(self.signs.dtype)
         self.probability.add_((due * step).to(self.probability.dtype)).clamp_(0.0, 1.0)
         self.signs.mul_(1.0 - due)
 
