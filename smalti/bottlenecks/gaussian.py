@@ -19,6 +19,7 @@ class Gaussian(Bottleneck):
         in_channels: width of the features.
         latent_channels: width of the latent.
         sample: when the latent is a sample and not the mode: in ``training`` mode, ``always`` or ``never``.
+        projection: whether the 1x1 convolution is there; without it ``in_channels`` is ``2 * latent_channels``.
     """
 
     provides = frozenset({"posterior"})
@@ -29,14 +30,19 @@ class Gaussian(Bottleneck):
         in_channels: Annotated[int, Field(ge=1)],
         latent_channels: Annotated[int, Field(ge=1)],
         sample: Literal["training", "always", "never"] = "training",
+        projection: bool = True,
     ) -> None:
         super().__init__()
         if sample not in {"training", "always", "never"}:
             raise ValueError(f"sample={sample!r}: expected 'training', 'always' or 'never'")
+        if not projection and in_channels != 2 * latent_channels:
+            raise ValueError(
+                f"projection=False: expected in_channels={in_channels} equal to 2 * latent_channels={latent_channels}"
+            )
         self.in_channels = in_channels
         self.latent_channels = latent_channels
         self.sample = sample
-        self.projection = nn.Conv2d(in_channels, 2 * latent_channels, 1)
+        self.projection = nn.Conv2d(in_channels, 2 * latent_channels, 1) if projection else None
 
     def forward(self, features: Tensor, noise: Tensor | None = None) -> BottleneckOutput:
         """Maps features (B, in_channels, h, w) to a latent and its posterior, both (B, latent_channels, h, w).
@@ -44,7 +50,9 @@ class Gaussian(Bottleneck):
         ``noise``, standard normal in the shape of the latent, is drawn if it is needed and not given.
         """
         with full_precision():
-            moments = at_least_float32(self.projection(features.to(self.projection.weight.dtype)))
+            if self.projection is not None:
+                features = self.projection(features.to(self.projection.weight.dtype))
+            moments = at_least_float32(features)
             posterior = DiagonalGaussian.from_moments(moments)
             if self.sample == "always" or (self.sample == "training" and self.training):
                 latent = posterior.sample(None if noise is None else noise.to(moments))

@@ -7,13 +7,11 @@ found here and not in the first step.
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch.overrides import TorchFunctionMode
-
 from smalti.config import ConfigError, Problem, Spec
 from smalti.data.transforms import Transform
 from smalti.engine.sections import PLAYERS, Recipe
 from smalti.engine.settings import parse_cycle
+from smalti.nn.meta import on_meta_device
 from smalti.objectives.graph import Graph
 from smalti.registry import Phase, UserError, suggest
 
@@ -39,27 +37,11 @@ def on_meta(spec: Any, problems: list[Problem]) -> Any:
     if not isinstance(spec, Spec):
         return None
     try:
-        with torch.device("meta"), _Unfilled():
+        with on_meta_device():
             return spec.build()
     except ConfigError as error:
         problems += error.problems
         return None
-
-
-class _Unfilled(TorchFunctionMode):
-    """Random fillings do nothing: the meta device has nothing to fill, and torch would import its compiler for it."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Passes everything but ``normal_``, ``uniform_`` and their like on."""
-        if getattr(func, "__name__", "") in {
-            "normal_",
-            "uniform_",
-            "trunc_normal_",
-            "kaiming_uniform_",
-            "xavier_uniform_",
-        }:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **(kwargs or {}))
 
 
 def _players(recipe: Recipe) -> Iterator[Problem]:

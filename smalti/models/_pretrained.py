@@ -16,16 +16,15 @@ from torch import Tensor, nn
 
 from smalti import __version__
 from smalti.config import build, config_of
-from smalti.models import Model
 from smalti.registry import UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
 
-_M = TypeVar("_M", bound=Model)
+_M = TypeVar("_M", bound=nn.Module)
 
 
-def save_model(model: Model, folder: Path) -> None:
+def save_model(model: nn.Module, folder: Path) -> None:
     """Writes ``config.json`` and ``model.safetensors``; each file appears complete or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     _write(folder / WEIGHTS, lambda path: save_file(state, path))
@@ -35,6 +34,21 @@ def save_model(model: Model, folder: Path) -> None:
         "weights_sha256": _sha256(folder / WEIGHTS),
         "model": config_of(model),
     }
+    _write_config(folder, config)
+
+
+def set_options(folder: Path, **options: Any) -> None:
+    """Changes options of the model in ``config.json``, its weights left alone; no option that changes a tensor.
+
+    Raises:
+        UserError: if there is no readable ``config.json``.
+    """
+    config = read_config(folder / CONFIG)
+    config["model"] = {**config["model"], **options}
+    _write_config(folder, config)
+
+
+def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
     _write(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"))
 
 
@@ -47,12 +61,23 @@ def load_model(
         UserError: naming the file that is missing, damaged or does not fit, or a foreign class without ``trust_code``.
     """
     config = read_config(config_file)
-    state = _read_weights(weights_file, config.get("weights_sha256"), map_location)
+    state = read_weights(weights_file, config, map_location)
     with torch.random.fork_rng(devices=[]):  # building draws initial weights, which must not shift the caller's numbers
         model = build(config["model"], base, trust_code=trust_code)
-    _check_fit(model, state, weights_file)
+    check_fit(model, state, weights_file)
     model.load_state_dict(state, assign=True)
     return model.to(map_location).eval()
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Whether a folder's ``config.json`` is one of ours, damaged or not; one of another library says its class."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+    return not isinstance(config, Mapping) or not {"_class_name", "_diffusers_version"} & config.keys()
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -96,7 +121,13 @@ def fetch(source: str, name: str, options: Mapping[str, Any]) -> Path:
         raise UserError(f"{source}: neither a folder here nor a reachable repository: {error}") from error
 
 
-def _read_weights(path: Path, sha256: object, map_location: str) -> dict[str, Tensor]:
+def read_weights(path: Path, config: Mapping[str, Any], map_location: str = "cpu") -> dict[str, Tensor]:
+    """The tensors in ``model.safetensors``, checked against the configuration beside it.
+
+    Raises:
+        UserError: if the file is missing or damaged.
+    """
+    sha256 = config.get("weights_sha256")
     if not path.is_file():
         raise UserError(f"{path}: no such file; a saved model is a folder with {CONFIG} and {WEIGHTS}")
     if sha256 is None:
@@ -110,7 +141,12 @@ def _read_weights(path: Path, sha256: object, map_location: str) -> dict[str, Te
         raise UserError(f"{path}: damaged, it is no safetensors file ({error})") from error
 
 
-def _check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Whether tensors are those of a network.
+
+    Raises:
+        UserError: listing what is missing, unexpected or of another shape.
+    """
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
     problems = [f"missing {name}" for name in expected if name not in found]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from smalti.bottlenecks import Bottleneck
 from smalti.models import Decoder, Encoder
 from smalti.models._heads import FeatureHead, HeadOptions
+from smalti.models._latents import LatentScale
 from smalti.models._saved import SavedModel
 from smalti.nn.padding import pad_to_multiple
 from smalti.outputs import AutoencoderOutput, Batch, BottleneckOutput
@@ -26,6 +27,7 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         bottleneck: features to a latent, which is what is stored.
         decoder: latents to images.
         heads: name -> what is predicted from one codebook's latent, to be compared with a teacher; training only.
+        latents: scale and shift that a generator of latents should see; ``latents.apply(latent)``, never applied here.
 
     Raises:
         ValueError: if the parts' widths or factors do not fit each other, or a head's codebook does not exist.
@@ -39,9 +41,13 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         bottleneck: Bottleneck,
         decoder: Decoder,
         heads: Mapping[str, HeadOptions] | None = None,
+        latents: LatentScale | None = None,
     ) -> None:
         super().__init__()
         _check_fit(encoder, bottleneck, decoder)
+        if latents is not None:
+            latents.check(bottleneck.latent_channels)
+        self.latents = latents
         self.encoder = encoder
         self.bottleneck = bottleneck
         self.decoder = decoder
