@@ -1,1 +1,126 @@
-"""Interop: checkpoints of other projects, one declarative key table each."""
+"""Interop: checkpoints of other projects, in and out; one declarative key table each.
+
+A format is one file here. It declares how its tensors are named, which of them are dropped and why, and what it cannot
+express; recognition, inference of sizes, translation, checks and files are the same for all.
+"""
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from smalti.interop._table import Table
+from smalti.registry import Part
+
+Weights = Literal["auto", "raw", "ema"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What must be known of a network before its keys can be translated.
+
+    Args:
+        levels: number of resolutions.
+        encoder_attention: whether the encoder's middle has attention.
+        decoder_attention: whether the decoder's middle has.
+    """
+
+    levels: int
+    encoder_attention: bool = True
+    decoder_attention: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions:
+    """What tensors do not show; the defaults are the published values.
+
+    Args:
+        weights: ``auto`` prefers averaged weights where there are any; ``raw`` or ``ema``.
+        heads: attention heads of transformers (FQGAN: 8).
+        scaling_factor: of the latents of a KL autoencoder; None: what a config beside the file says, else the
+            published one (0.18215 for Stable Diffusion's layout), else none.
+    """
+
+    weights: Weights = "auto"
+    heads: Annotated[int, Field(ge=1)] = 8
+    scaling_factor: Annotated[float, Field(gt=0.0)] | None = None
+
+
+class Twin(Protocol):
+    """The same network in another implementation."""
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Moments (B, 2 C, h, w) of a KL autoencoder, what a VQ one quantizes (B, d, h, w)."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Images (B, C, H, W) of a latent that is quantized already."""
+
+
+class Format(Part):
+    """Base of all foreign formats.
+
+    ``title`` is what people call it; ``suffixes`` are the file names it is written to (none: a folder).
+    """
+
+    kind = "format"
+    package = "smalti.interop"
+    title: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = (".pt", ".safetensors")
+
+    @abstractmethod
+    def recognises(self, keys: Collection[str]) -> bool:
+        """Whether a state dict with these keys is of this family, importable or not."""
+
+    def refuses(self, keys: Collection[str]) -> str | None:
+        """Why a state dict of this family cannot be imported, or None."""
+        return None
+
+    @abstractmethod
+    def layout(self, keys: Collection[str]) -> Layout:
+        """Levels and middles of a state dict with these foreign keys."""
+
+    @abstractmethod
+    def table(self, layout: Layout) -> Table:
+        """The key table, for both directions."""
+
+    def complete(
+        self, config: dict[str, Any], beside: Mapping[str, Any], options: ImportOptions, where: str
+    ) -> dict[str, Any]:
+        """Adds to an inferred model configuration what tensors do not show.
+
+        Args:
+            config: of an autoencoder, as inferred.
+            beside: the original's configuration, if one was found; else empty.
+            options: what the user said.
+            where: of the configuration, for messages.
+
+        Raises:
+            UserError: if the configuration asks for what smalti has not, or contradicts the tensors.
+        """
+        return config
+
+    def unsupported(self, config: Mapping[str, Any]) -> list[str]:
+        """Reasons why a model of ours with this configuration has no place in the format, beyond its keys."""
+        return []
+
+    def notes(self, config: Mapping[str, Any]) -> list[str]:
+        """What someone who goes on with an imported model should know."""
+        return []
+
+    @abstractmethod
+    def write(self, path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+        """Writes a state dict under foreign names, and the configuration the original needs."""
+
+    def twin(self, model: nn.Module, config: Mapping[str, Any], beside: Mapping[str, Any]) -> Twin | None:
+        """The same network in another implementation, for a numeric check; None: there is none here.
+
+        Args:
+            model: of ours.
+            config: its configuration.
+            beside: the original's configuration, if one was found; else empty.
+        """
+        return None

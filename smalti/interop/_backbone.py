@@ -1,0 +1,148 @@
+"""How the convolutional formats name an encoder and a decoder; one dialect each."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from smalti.interop import Layout
+from smalti.interop._table import Note, Rule, layer
+
+RESBLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "shortcut"}
+ATTENTION = {"norm": "norm", "q": "q", "k": "k", "v": "v", "proj_out": "out"}
+OWN = (
+    Note(
+        r"bottleneck\.(branches\.\w+\.)?codebook\.(window\.|ema_|initialized)",
+        "usage counters and moving averages of our codebooks",
+    ),
+)
+BOTTLENECK = (
+    *layer("quant_conv", "bottleneck.projection"),
+    *layer("post_quant_conv", "decoder.projection"),
+    Rule("quantize.embedding.weight", "bottleneck.codebook.weight"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """Names of the parts of a convolutional autoencoder; ``{level}`` and ``{block}`` stand for numbers.
+
+    Args:
+        encoder_level: of an encoder level; level 0 is the finest.
+        decoder_level: of a decoder level; ``{level}`` in the order of execution, ``{~level}`` counts from the finest.
+        block: of a residual block in a level.
+        attention: of an attention in a level.
+        down: of the strided convolution between two encoder levels.
+        up: of the convolution after a doubling.
+        middle: first block, attention and second block between the levels and the ends.
+        head: last normalisation and last convolution.
+        resblock: layers of a residual block there -> here.
+        attention_parts: layers of an attention there -> here.
+        linear: layers of an attention that are matrices there.
+        old_attention_parts: an older spelling, read only.
+    """
+
+    encoder_level: str
+    decoder_level: str
+    block: str
+    attention: str
+    down: str
+    up: str
+    middle: tuple[str, str, str]
+    head: tuple[str, str] = ("norm_out", "conv_out")
+    resblock: Mapping[str, str] = field(default_factory=lambda: RESBLOCK)
+    attention_parts: Mapping[str, str] = field(default_factory=lambda: ATTENTION)
+    linear: tuple[str, ...] = ()
+    old_attention_parts: Mapping[str, str] = field(default_factory=dict)
+
+    def rules(self, layout: Layout, encoder_head: bool = True) -> list[Rule]:
+        """The rules of encoder and decoder; ``encoder_head`` is false if the encoder ends at its middle."""
+        return [
+            *layer("encoder.conv_in", "encoder.conv_in"),
+            *self._levels(self.encoder_level, "encoder", self.down),
+            *self._middle("encoder", layout.encoder_attention),
+            *(self._head("encoder") if encoder_head else ()),
+            *layer("decoder.conv_in", "decoder.conv_in"),
+            *self._middle("decoder", layout.decoder_attention),
+            *self._levels(self.decoder_level, "decoder", self.up),
+            *self._head("decoder"),
+        ]
+
+    def _levels(self, there: str, part: str, resample: str) -> Iterator[Rule]:
+        ours = f"{part}.levels.{{level}}"
+        yield from layer(f"{there}.{self.block}", f"{ours}.blocks.{{block}}", self.resblock)
+        yield from self._attention(f"{there}.{self.attention}", f"{ours}.attentions.{{block}}")
+        yield from layer(f"{there}.{resample}", f"{ours}.resample.conv")
+
+    def _middle(self, part: str, attention: bool) -> Iterator[Rule]:
+        first, between, second = (f"{part}.{name}" for name in self.middle)
+        yield from layer(first, f"{part}.middle.0", self.resblock)
+        if attention:
+            yield from self._attention(between, f"{part}.middle.1")
+        yield from layer(second, f"{part}.middle.{2 if attention else 1}", self.resblock)
+
+    def _attention(self, there: str, ours: str) -> Iterator[Rule]:
+        yield from layer(there, ours, self.attention_parts, linear=self.linear)
+        yield from layer(there, ours, self.old_attention_parts, linear=tuple(self.old_attention_parts), old=True)
+
+    def _head(self, part: str) -> Iterator[Rule]:
+        norm, conv = self.head
+        yield from layer(f"{part}.{norm}", f"{part}.head.norm")
+        yield from layer(f"{part}.{conv}", f"{part}.head.conv")
+
+    def layout(self, keys: Collection[str]) -> Layout:
+        """Levels and middles of a network with these foreign keys."""
+        pattern = re.compile(re.escape(self.encoder_level).replace(r"\{level\}", "([0-9]+)") + r"\.")
+        levels = [int(match[1]) for key in keys if (match := pattern.match(key))]
+        return Layout(
+            levels=max(levels, default=-1) + 1,
+            encoder_attention=self._has_attention("encoder", keys),
+            decoder_attention=self._has_attention("decoder", keys),
+        )
+
+    def _has_attention(self, part: str, keys: Collection[str]) -> bool:
+        return any(key.startswith(f"{part}.{self.middle[1]}.") for key in keys)
+
+
+COMPVIS = Dialect(
+    encoder_level="encoder.down.{level}",
+    decoder_level="decoder.up.{~level}",
+    block="block.{block}",
+    attention="attn.{block}",
+    down="downsample.conv",
+    up="upsample.conv",
+    middle=("mid.block_1", "mid.attn_1", "mid.block_2"),
+)
+LLAMAGEN = Dialect(
+    encoder_level="encoder.conv_blocks.{level}",
+    decoder_level="decoder.conv_blocks.{level}",
+    block="res.{block}",
+    attention="attn.{block}",
+    down="downsample.conv",
+    up="upsample.conv",
+    middle=("mid.0", "mid.1", "mid.2"),
+)
+DIFFUSERS = Dialect(
+    encoder_level="encoder.down_blocks.{level}",
+    decoder_level="decoder.up_blocks.{level}",
+    block="resnets.{block}",
+    attention="attentions.{block}",
+    down="downsamplers.0.conv",
+    up="upsamplers.0.conv",
+    middle=("mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"),
+    head=("conv_norm_out", "conv_out"),
+    resblock={"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "conv_shortcut": "shortcut"},
+    attention_parts={"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "out"},
+    linear=("to_q", "to_k", "to_v", "to_out.0"),
+    old_attention_parts={"query": "q", "key": "k", "value": "v", "proj_attn": "out"},
+)
+
+
+def layout_of_ours(keys: Collection[str]) -> Layout:
+    """Levels and middles of one of our autoencoders, from the keys of its state dict."""
+    levels = [int(match[1]) for key in keys if (match := re.match(r"encoder\.levels\.([0-9]+)\.", key))]
+    attention = {part: f"{part}.middle.1.q.weight" in keys for part in ("encoder", "decoder")}
+    return Layout(
+        levels=max(levels, default=-1) + 1,
+        encoder_attention=attention["encoder"],
+        decoder_attention=attention["decoder"],
+    )

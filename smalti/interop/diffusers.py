@@ -1,0 +1,215 @@
+"""diffusers' AutoencoderKL and VQModel: a folder with ``config.json``, or the weights file alone."""
+
+import json
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from smalti.interop import Format, ImportOptions, Layout, Twin
+from smalti.interop._backbone import BOTTLENECK, DIFFUSERS, OWN, layout_of_ours
+from smalti.interop._table import Table, to_theirs
+from smalti.nn.meta import on_meta_device
+from smalti.registry import UserError
+
+KL, VQ = "AutoencoderKL", "VQModel"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+DEFAULT_SCALE = 0.18215  # of AutoencoderKL, where a configuration says nothing
+
+
+class Diffusers(Format):
+    """Autoencoders of the diffusers library."""
+
+    title = "diffusers AutoencoderKL / VQModel"
+    suffixes = ()
+
+    def recognises(self, keys: Collection[str]) -> bool:
+        """By ``encoder.down_blocks.0.resnets``."""
+        return any(key.startswith("encoder.down_blocks.0.resnets.") for key in keys)
+
+    def refuses(self, keys: Collection[str]) -> str | None:
+        """MoVQ, whose decoder is normalised by the codes, and video autoencoders."""
+        if any(".spatial_norm." in key or ".norm1.conv_y." in key for key in keys):
+            return "its decoder is normalised by the codes (MoVQ, norm_type 'spatial'), which smalti has not"
+        if any(".temporal_res_block." in key or ".conv1.conv." in key for key in keys):
+            return "it is an autoencoder of videos"
+        return None
+
+    def layout(self, keys: Collection[str]) -> Layout:
+        """Levels and middles."""
+        return DIFFUSERS.layout(keys)
+
+    def table(self, layout: Layout) -> Table:
+        """The key table."""
+        return Table([*DIFFUSERS.rules(layout), *BOTTLENECK], (), OWN, layout.levels)
+
+    def complete(
+        self, config: dict[str, Any], beside: Mapping[str, Any], options: ImportOptions, where: str
+    ) -> dict[str, Any]:
+        """Groups and the scale of the latents.
+
+        Raises:
+            UserError: if the configuration beside the weights contradicts them, or asks for what smalti has not.
+        """
+        there = beside if is_config(beside) else {}
+        groups = there.get("norm_num_groups", 32)
+        config["encoder"]["groups"] = config["decoder"]["groups"] = groups
+        _check(there, config, where)
+        latents = _latents(there, options.scaling_factor, is_kl=config["bottleneck"]["type"] == "gaussian")
+        return {**config, "latents": latents} if latents else config
+
+    def unsupported(self, config: Mapping[str, Any]) -> list[str]:
+        """What its configuration cannot say: one list of widths, blocks and attentions for both sides."""
+        encoder, decoder, bottleneck = config["encoder"], config["decoder"], config["bottleneck"]
+        reasons = [
+            f"{name} {_listed(encoder[name])} of the encoder, {_listed(decoder[name])} of the decoder: expected equal"
+            for name in ("multipliers", "channels", "blocks", "attention_levels", "middle_attention", "groups")
+            if _listed(encoder[name]) != _listed(decoder[name])
+        ]
+        if encoder["multipliers"][0] != 1:
+            reasons.append(f"the first level is {encoder['multipliers'][0]} times as wide as the first convolution")
+        if bottleneck["type"] == "gaussian":
+            z_channels, latent = decoder["z_channels"], bottleneck["latent_channels"]
+            if encoder["out_channels"] != 2 * latent or z_channels not in {None, latent}:
+                reasons.append(
+                    f"KL with {latent} latent channels between {encoder['out_channels']} and {z_channels}: expected "
+                    f"{2 * latent} and {latent}, AutoencoderKL has one number for all"
+                )
+        elif encoder["out_channels"] != decoder["z_channels"]:
+            reasons.append(f"z of {encoder['out_channels']} and {decoder['z_channels']} channels: expected equal")
+        if bottleneck.get("normalize"):
+            reasons.append("codes compared as unit vectors")
+        return reasons
+
+    def write(self, path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+        """A folder that ``from_pretrained`` reads."""
+        path.mkdir(parents=True, exist_ok=True)
+        own = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
+        save_file(own, path / WEIGHTS, metadata={"format": "pt"})
+        (path / "config.json").write_text(json.dumps(config_there(config), indent=2) + "\n", encoding="utf-8")
+
+    def twin(self, model: nn.Module, config: Mapping[str, Any], beside: Mapping[str, Any]) -> Twin | None:
+        """The network in diffusers itself, by the source's own configuration if there is one; None: not installed."""
+        if find_spec("diffusers") is None or self.unsupported(config):
+            return None
+        there = config_there(config)
+        if is_config(beside):
+            there |= {key: value for key, value in beside.items() if not key.startswith("_")}
+        state = model.state_dict()
+        translated = to_theirs(state, self.table(layout_of_ours(state)))
+        return None if translated.problems else DiffusersTwin(translated.state, there)
+
+
+class DiffusersTwin(nn.Module):
+    """An autoencoder of diffusers behind two functions.
+
+    Args:
+        state: under diffusers' names.
+        config: of AutoencoderKL or VQModel, with ``_class_name``.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+        super().__init__()
+        import diffusers
+
+        cls = getattr(diffusers, str(config["_class_name"]))
+        with on_meta_device():
+            self.network = cls.from_config({key: value for key, value in config.items() if not key.startswith("_")})
+        self.network.load_state_dict(dict(state), assign=True)
+        self.network.eval()
+        self.is_kl = config["_class_name"] == KL
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Moments (B, 2 C, h, w) of a KL autoencoder, what a VQ one quantizes (B, d, h, w)."""
+        found = self.network.encode(images)
+        if self.is_kl:
+            return torch.cat([found.latent_dist.mean, found.latent_dist.logvar], dim=1)
+        encoded: Tensor = found.latents
+        return encoded
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Images (B, 3, H, W) of a latent that is quantized already."""
+        images: Tensor = self.network.decode(latent, **({} if self.is_kl else {"force_not_quantize": True})).sample
+        return images
+
+
+def is_config(beside: Mapping[str, Any]) -> bool:
+    """Whether a mapping is the configuration of an autoencoder of diffusers."""
+    return "block_out_channels" in beside and "down_block_types" in beside
+
+
+def config_there(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that diffusers builds the same network from."""
+    encoder, bottleneck = config["encoder"], config["bottleneck"]
+    levels = len(encoder["multipliers"])
+    attended = [level in encoder["attention_levels"] for level in range(levels)]
+    is_kl = bottleneck["type"] == "gaussian"
+    common: dict[str, Any] = {
+        "_class_name": KL if is_kl else VQ,
+        "in_channels": encoder["image_channels"],
+        "out_channels": config["decoder"]["image_channels"],
+        "down_block_types": [f"{'Attn' if attention else ''}DownEncoderBlock2D" for attention in attended],
+        "up_block_types": [f"{'Attn' if attention else ''}UpDecoderBlock2D" for attention in reversed(attended)],
+        "block_out_channels": [encoder["channels"] * multiplier for multiplier in encoder["multipliers"]],
+        "layers_per_block": encoder["blocks"],
+        "act_fn": "silu",
+        "norm_num_groups": encoder["groups"],
+        "mid_block_add_attention": encoder["middle_attention"],
+        "sample_size": 512 if is_kl and levels == 4 else 256,
+        **_scale_there(config.get("latents")),
+    }
+    if is_kl:
+        return common | {
+            "latent_channels": bottleneck["latent_channels"],
+            "use_quant_conv": bottleneck.get("projection", True),
+            "use_post_quant_conv": config["decoder"]["z_channels"] is not None,
+        }
+    kl_only = {"shift_factor", "latents_mean", "latents_std"}
+    return {key: value for key, value in common.items() if key not in kl_only} | {
+        "latent_channels": encoder["out_channels"],
+        "num_vq_embeddings": bottleneck["codebook_size"],
+        "vq_embed_dim": bottleneck["code_channels"],
+    }
+
+
+def _scale_there(latents: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One factor and shift if all channels share them, else mean and deviation per channel."""
+    if not latents:
+        return {"scaling_factor": 1.0}
+    shift, scale = latents["shift"], latents["scale"]
+    if len({*shift}) == 1 and len({*scale}) == 1:
+        return {"scaling_factor": scale[0], **({"shift_factor": shift[0]} if shift[0] else {})}
+    return {"scaling_factor": 1.0, "latents_mean": list(shift), "latents_std": [1.0 / value for value in scale]}
+
+
+def _latents(there: Mapping[str, Any], asked: float | None, *, is_kl: bool) -> dict[str, list[float]] | None:
+    default = DEFAULT_SCALE if is_kl and not there else 1.0
+    factor = asked or there.get("scaling_factor") or default
+    mean = there.get("latents_mean") or [there.get("shift_factor") or 0.0]
+    scale = [factor / deviation for deviation in there.get("latents_std") or [1.0] * len(mean)]
+    if scale == [1.0] and mean == [0.0]:
+        return None
+    return {"shift": [float(value) for value in mean], "scale": [float(value) for value in scale]}
+
+
+def _check(there: Mapping[str, Any], config: Mapping[str, Any], where: str) -> None:
+    """Whether the configuration beside the weights is one of ours, and says what the tensors say."""
+    if there.get("act_fn", "silu") not in {"silu", "swish"}:
+        raise UserError(f"{where}: act_fn={there['act_fn']!r}: smalti has 'silu' only")
+    here = config_there(config)
+    names = ("block_out_channels", "layers_per_block", "latent_channels", "in_channels", "num_vq_embeddings")
+    problems = [
+        f"{name}={there[name]!r}, the tensors say {here[name]!r}"
+        for name in names
+        if name in there and name in here and _listed(there[name]) != _listed(here[name])
+    ]
+    if problems:
+        raise UserError(f"{where} does not fit the weights: {'; '.join(problems)}")
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
