@@ -1,6 +1,7 @@
 """Extractors: frozen feature networks. A teacher is a role of one, not a class of its own."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
@@ -25,3 +26,11 @@ class Extractor(Part, nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode: the originals' LPIPS had its dropout switched on by a parent's ``train()``."""
         return super().train(False)
+
+
+class TextImageExtractor(Extractor):
+    """Base of the extractors that embed texts in the same space as images: their one feature is (B, D)."""
+
+    @abstractmethod
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors with shape (M, D) for M texts, without autograd."""

@@ -1,4 +1,4 @@
-"""The convolutions of VGG, frozen: what the extractors ``vgg16`` and ``lpips`` are made of."""
+"""The convolutions of VGG, frozen: what the extractors ``vgg16``, ``vgg19`` and ``lpips`` are made of."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smalti.registry import suggest
+
 VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)
+VGG19_CONVOLUTIONS = (2, 2, 4, 4, 4)
 VGG_WIDTHS = (64, 128, 256, 512, 512)
 
 # ImageNet's mean and deviation, moved from [0, 1] to [-1, 1]; rounded as in the originals.
@@ -41,38 +44,45 @@ class VGGTrunk(nn.Module):
     Args:
         convolutions: number of convolutions of each block.
         widths: channels of each block.
+        layers: names of the features: ``conv3_2`` (before its ReLU), ``relu3_2`` or ``pool3`` of block 3, and so on;
+            None is the last ReLU of each block.
     """
 
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, convolutions: Sequence[int], widths: Sequence[int]) -> None:
+    def __init__(self, convolutions: Sequence[int], widths: Sequence[int], layers: Sequence[str] | None = None) -> None:
         super().__init__()
         if len(widths) != len(convolutions) or min(widths, default=0) < 1:
             raise ValueError(f"widths={list(widths)}: expected {len(convolutions)} numbers >= 1")
         self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
         self.features = nn.ModuleDict()
-        self.blocks: list[list[str]] = []
-        index, in_channels = 0, 3
-        for count, width in zip(convolutions, widths, strict=True):
-            self.blocks.append([])
-            for _ in range(count):
-                self.features[str(index)] = FrozenConvolution(in_channels, width)
-                self.blocks[-1].append(str(index))
+        steps: list[tuple[str, str]] = []  # name of the layer, and the index that torchvision gives it
+        in_channels = 3
+        for block, (count, width) in enumerate(zip(convolutions, widths, strict=True), start=1):
+            for k in range(1, count + 1):
+                self.features[str(len(steps))] = FrozenConvolution(in_channels, width)
                 in_channels = width
-                index += 2  # torchvision numbers the ReLU too
-            index += 1  # and the pooling
-        self.smallest_size = 2 ** (len(self.blocks) - 1)
+                steps += [(f"conv{block}_{k}", str(len(steps))), (f"relu{block}_{k}", str(len(steps) + 1))]
+            steps.append((f"pool{block}", str(len(steps))))
+        last = tuple(f"relu{block}_{count}" for block, count in enumerate(convolutions, start=1))
+        self.layers = last if layers is None else tuple(layers)
+        names = [name for name, _ in steps]
+        _check_layers(self.layers, names)
+        # Nothing above the last layer asked for is computed.
+        self.steps = steps[: 1 + max(names.index(layer) for layer in self.layers)]
+        self.smallest_size = 2 ** sum(name.startswith("pool") for name, _ in self.steps)
 
     def named_weights(self) -> Mapping[str, Tensor]:
         """Torchvision's name (``features.0.weight``) -> the tensor."""
         return {name: buffer for name, buffer in self.named_buffers() if name.startswith("features.")}
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The last ReLU of each block, for images with shape (B, 3, H, W) or (B, 1, H, W) in [-1, 1].
+        """The features ``layers``, in that order, for images with shape (B, 3, H, W) or (B, 1, H, W) in [-1, 1].
 
-        A grey image is taken as three equal channels. Block k gives (B, widths[k], H // 2^k, W // 2^k).
+        A grey image is taken as three equal channels. Those of block k, counted from 0, have shape
+        (B, widths[k], H // 2^k, W // 2^k).
 
         Raises:
             ValueError: for other channels, or fewer pixels than the poolings need.
@@ -87,11 +97,21 @@ class VGGTrunk(nn.Module):
                 f"{self.smallest_size} x {self.smallest_size}"
             )
         x = (images - self.shift) / self.scale
-        outputs: list[Tensor] = []
-        for block in self.blocks:
-            if outputs:
-                x = F.max_pool2d(x, kernel_size=2)
-            for index in block:
-                x = F.relu(self.features[index](x))
-            outputs.append(x)
-        return tuple(outputs)
+        found: dict[str, Tensor] = {}
+        for name, index in self.steps:
+            if index in self.features:
+                x = self.features[index](x)
+            else:
+                x = F.relu(x) if name.startswith("relu") else F.max_pool2d(x, kernel_size=2)
+            if name in self.layers:
+                found[name] = x
+        return tuple(found[layer] for layer in self.layers)
+
+
+def _check_layers(layers: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ValueError unless ``layers`` are different names of layers, at least one."""
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"layers={list(layers)}: expected one or more different names")
+    for layer in layers:
+        if layer not in known:
+            raise ValueError(f"layers: no layer {layer!r}{suggest(layer, known)}")

@@ -17,6 +17,12 @@ VGG16_FILE = PinnedFile(
     sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
     megabytes=528,
 )
+VGG19_FILE = PinnedFile(
+    name="vgg19-dcbb9e9d.pth",
+    url="https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+    sha256="dcbb9e9d",  # as many digits as torchvision publishes
+    megabytes=548,
+)
 LPIPS_HEADS_FILE = PinnedFile(
     name="lpips-vgg.pth",
     url="https://heibox.uni-heidelberg.de/f/607503859c864bc1b30b/?dl=1",
@@ -69,6 +75,11 @@ def pretrained_vgg16() -> Path:
     return fetch(VGG16_FILE, "weights")
 
 
+def pretrained_vgg19() -> Path:
+    """The file of torchvision's VGG19 weights, trained on ImageNet."""
+    return fetch(VGG19_FILE, "weights")
+
+
 def read_tensors(paths: Iterable[Path]) -> dict[str, Tensor]:
     """All tensors of the files (safetensors, or torch files without code), under torchvision's key names.
 
@@ -113,15 +124,19 @@ def fill(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], source: st
 
 
 def random_tensors(expected: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Random stand-ins for trained weights, always the same: He-normal convolutions, biases 0, positive heads."""
+    """Random stand-ins for trained weights, always the same: He-normal convolutions, biases 0, positive heads.
+
+    Of a normalisation weight and variance are 1 and the mean is 0.
+    """
     generator = torch.Generator(device="cpu").manual_seed(seed)
     tensors: dict[str, Tensor] = {}
     for key, tensor in expected.items():
         shape = tuple(tensor.shape)
         if is_head(key):
             tensors[key] = 0.2 * torch.rand(shape, generator=generator, device="cpu")
-        elif key.endswith("bias"):
-            tensors[key] = torch.zeros(shape, device="cpu")
+        elif tensor.ndim <= 1:
+            is_zero = key.endswith(("bias", "running_mean"))
+            tensors[key] = torch.zeros(shape, device="cpu") if is_zero else torch.ones(shape, device="cpu")
         else:
             fan_in = tensor[0].numel()
             tensors[key] = (2.0 / fan_in) ** 0.5 * torch.randn(shape, generator=generator, device="cpu")
@@ -137,6 +152,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # both readers raise many types for damaged files
         raise UserError(f"cannot read weights from {path}: {error}") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]  # OpenMMLab keeps notes beside it
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"cannot read weights from {path}: expected a mapping of names to tensors")
     return dict(content)

@@ -70,7 +70,7 @@ class LPIPS(Extractor):
         return tuple(self.get_buffer(f"head{k}").sqrt() * unit(feature) for k, feature in enumerate(features))
 
     def _load(self, paths: Sequence[Path], *, random: bool) -> None:
-        heads = {f"lin{k}.model.1.weight": self.get_buffer(f"head{k}") for k in range(len(self.trunk.blocks))}
+        heads = {f"lin{k}.model.1.weight": self.get_buffer(f"head{k}") for k in range(len(self.trunk.layers))}
         expected = {**self.trunk.named_weights(), **heads}
         fill(expected, random_tensors(expected) if random else _read(paths), self.name)
         for key, head in heads.items():

@@ -1,6 +1,7 @@
 """VGG16: the activations of a classifier trained on ImageNet, the classical perceptual features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from torch import Tensor
 
@@ -18,7 +19,9 @@ from smalti.extractors._weights import (
 
 
 class VGG16(Extractor):
-    """relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3 of VGG16 (Simonyan & Zisserman, arXiv:1409.1556).
+    """Layers of VGG16, by default the last ReLU of each block (Simonyan & Zisserman, arXiv:1409.1556).
+
+    Images are in [-1, 1]; ImageNet's mean and deviation are taken care of.
 
     Built on the meta device it needs no weights, and reads and downloads nothing.
 
@@ -26,6 +29,8 @@ class VGG16(Extractor):
         weights: ``pretrained`` (torchvision's ImageNet weights, downloaded once), ``random`` (always the same), or the
             path of a file with torchvision's names ``features.{i}.weight``; several paths are read together.
         widths: channels of the five blocks; other than the standard ones only without ``pretrained``.
+        layers: which features, and in which order: ``conv3_2`` is before its ReLU, ``relu3_2`` after it, ``pool3`` ends
+            block 3.
 
     Example:
         >>> import torch
@@ -34,27 +39,38 @@ class VGG16(Extractor):
         [(4, 32, 32), (4, 16, 16), (8, 8, 8), (8, 4, 4), (8, 2, 2)]
     """
 
-    def __init__(self, *, weights: str | Sequence[str] = "pretrained", widths: Sequence[int] = VGG_WIDTHS) -> None:
+    def __init__(
+        self,
+        *,
+        weights: str | Sequence[str] = "pretrained",
+        widths: Sequence[int] = VGG_WIDTHS,
+        layers: Sequence[str] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
+    ) -> None:
         super().__init__()
         paths = paths_of(weights)
         check_widths(weights, widths)
         self.name = f"vgg16{label_of(weights)}"
-        self.trunk = VGGTrunk(VGG16_CONVOLUTIONS, widths)
+        self.trunk = VGGTrunk(VGG16_CONVOLUTIONS, widths, layers)
         if not self.trunk.shift.is_meta:
-            expected = self.trunk.named_weights()
-            if weights == "random":
-                given = random_tensors(expected)
-            else:
-                given = keep_trunk(read_tensors(paths or [pretrained_vgg16()]))
-            fill(expected, given, self.name)
+            fill_trunk(self.trunk, weights, paths, pretrained_vgg16, self.name)
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Five features of images with shape (B, 3, H, W) or (B, 1, H, W) in [-1, 1], at least 16 pixels wide and high.
+        """The features ``layers`` of images with shape (B, 3, H, W) or (B, 1, H, W) in [-1, 1].
 
-        Feature k has shape (B, widths[k], H // 2^k, W // 2^k).
+        Those of block k, counted from 0, have shape (B, widths[k], H // 2^k, W // 2^k); for block 4 images need at
+        least 16 x 16 pixels.
         """
         return self.trunk(images)  # type: ignore[no-any-return]
+
+
+def fill_trunk(
+    trunk: VGGTrunk, weights: str | Sequence[str], paths: Sequence[Path], pretrained: Callable[[], Path], name: str
+) -> None:
+    """Fills a VGG with random weights, those of ``paths``, or without any with those of the file ``pretrained()``."""
+    expected = trunk.named_weights()
+    given = random_tensors(expected) if weights == "random" else keep_trunk(read_tensors(paths or [pretrained()]))
+    fill(expected, given, name)
 
 
 def keep_trunk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

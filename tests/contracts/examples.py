@@ -38,13 +38,21 @@ def options_of(target: Any) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, parameter in option_parameters(target).items():
         members = typing.get_args(hints.get(name)) or (hints.get(name),)
-        if any(inspect.isclass(member) and issubclass(member, Extractor) for member in members):
-            options[name] = LPIPS(**TINY_LPIPS)
+        networks = [member for member in members if inspect.isclass(member) and issubclass(member, Extractor)]
+        if networks:
+            options[name] = tiny(networks[0])
         elif name in SMALL:
             options[name] = SMALL[name]
         elif parameter.default is inspect.Parameter.empty:
             options[name] = option(hints[name])
     return options
+
+
+def tiny(kind: type[Extractor]) -> Extractor:
+    """A small extractor with random weights: LPIPS where any will do, else the first registered one of the kind."""
+    if kind is Extractor:
+        return LPIPS(**TINY_LPIPS)
+    return next(cls for cls in registered(Extractor) if issubclass(cls, kind))(weights="random")
 
 
 def option(annotation: Any) -> Any:
@@ -108,6 +116,9 @@ def value_of(name: str, dtype: torch.dtype = torch.float64) -> Any:
         "alpha": lambda: random(BATCH, 1, SIZE, SIZE),
         "foreground": image,
         "background": image,
+        "maps": lambda: (random(BATCH, 4, 4, 4), random(BATCH, 2, 8, 8)),
+        "textures": lambda: (random(BATCH, 4, 4, 4) - 1.0, random(BATCH, 2, 8, 8) - 1.0),
+        "text": lambda: tuple(f"picture {number}" for number in range(BATCH)),
     }
     return makers[name]()
 

@@ -108,7 +108,7 @@ MISTAKES = [
             "did you mean 'MSE'"),
     Mistake("data.source.type=photo", "data.source.type", "did you mean 'photos'"),
     Mistake("validation.metrics=[psrn]", "validation.metrics.psrn.type", "did you mean 'psnr'"),
-    Mistake("objective.teachers={t: {type: vgg}}", "objective.teachers.t.type", "did you mean 'vgg16'"),
+    Mistake("objective.teachers={t: {type: vgg}}", "objective.teachers.t.type", "did you mean 'vgg1"),
     Mistake("objective.generator.nll.distances.pixel.loss.type=l_1",
             "objective.generator.nll.distances.pixel.loss.type", "did you mean 'l1'", KL),
     # a type that is missing, or not a mapping where one belongs

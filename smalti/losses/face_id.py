@@ -1,0 +1,77 @@
+"""Face identity loss: two portraits should show the same person."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from smalti.extractors import Extractor
+from smalti.extractors.arcface import ArcFace as Network
+from smalti.losses import Reduction
+from smalti.losses._comparison import ComparisonLoss
+from smalti.losses._features import deepest
+from smalti.losses._reduction import Weighting, at_least_float32, reduce
+
+
+def face_id(
+    prediction: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    extractor: Extractor,
+    reduction: Reduction = "mean",
+    weighting: Weighting = "weighted_mean",
+    per_sample: bool = False,
+) -> Tensor:
+    """l = 1 - cos(f(prediction), f(target)), one per sample, in [0, 2].
+
+    Args:
+        prediction: with shape (B, 3, H, W) in [-1, 1], aligned portraits, or grey with shape (B, 1, H, W).
+        target: same shape; it gets no gradient.
+        weight: (B,) or (B, 1, 1, 1).
+        extractor: the network whose deepest feature is f.
+        reduction: ``none`` gives shape (B, 1, 1, 1); ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: whether the mean is taken of each sample first, which it is anyway.
+
+    Raises:
+        ValueError: for unequal shapes, images the network cannot take, or a weight that does not fit.
+    """
+    feature, goal = deepest(prediction, target, extractor)
+    cosines = F.cosine_similarity(at_least_float32(feature).flatten(1), at_least_float32(goal).flatten(1))
+    values = (1.0 - cosines).reshape(-1, 1, 1, 1)
+    return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
+
+
+class FaceId(ComparisonLoss):
+    """Face identity loss = 1 - cos(f(x), f(y)) of the embeddings of ArcFace (Richardson et al., arXiv:2008.00951).
+
+    Compares aligned portraits (B, 3, H, W) in [-1, 1], one value per sample; the target is seen without autograd.
+
+    Args:
+        extractor: the frozen network; by default :class:`smalti.extractors.arcface.ArcFace` with pretrained weights.
+        reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by.
+        per_sample: whether the mean is taken of each sample first.
+
+    Example:
+        >>> import torch
+        >>> loss = FaceId(extractor=Network(weights="random", widths=(4, 4, 8, 8), blocks=(1, 1, 1, 1)))
+        >>> loss(torch.ones(2, 3, 16, 16), torch.ones(2, 3, 16, 16)).item() < 1e-6
+        True
+    """
+
+    input_range = (-1.0, 1.0)
+
+    def __init__(
+        self,
+        *,
+        extractor: Extractor | None = None,
+        reduction: Reduction = "mean",
+        weighting: Weighting = "weighted_mean",
+        per_sample: bool = False,
+    ) -> None:
+        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
+        self.extractor = Network() if extractor is None else extractor
+
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The distance of each sample, with shape (B, 1, 1, 1)."""
+        return face_id(prediction, target, extractor=self.extractor, reduction="none")

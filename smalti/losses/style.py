@@ -1,0 +1,111 @@
+"""Style loss: two images should have the same textures, wherever these are."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from smalti.extractors import Extractor
+from smalti.extractors.vgg19 import VGG19
+from smalti.losses import Reduction
+from smalti.losses._comparison import ComparisonLoss
+from smalti.losses._features import LAYER_WEIGHTS, Criterion, check_layer_weights, weighted_layers
+from smalti.losses._reduction import Weighting, at_least_float32, check_choice, reduce
+
+
+def style(
+    prediction: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    extractor: Extractor,
+    layer_weights: Sequence[float] = LAYER_WEIGHTS,
+    criterion: Criterion = "l1",
+    reduction: Reduction = "mean",
+    weighting: Weighting = "weighted_mean",
+    per_sample: bool = False,
+) -> Tensor:
+    """l = sum_k w_k mean |G_k(prediction) - G_k(target)|, or of the square, G_k = gram(f_k), one per sample.
+
+    Args:
+        prediction: with shape (B, 3, H, W) in [-1, 1]; grey (B, 1, H, W) is taken as three equal channels.
+        target: same shape; it gets no gradient.
+        weight: (B,) or (B, 1, 1, 1).
+        extractor: the network whose features are f.
+        layer_weights: w, one for each feature; the default is for five.
+        criterion: ``l1`` compares the matrices by their absolute difference, ``mse`` by its square.
+        reduction: ``none`` gives shape (B, 1, 1, 1); ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: whether the mean is taken of each sample first, which it is anyway.
+
+    Raises:
+        ValueError: for unequal shapes, images the network cannot take, another number of weights than of features, an
+            unknown option value, or a weight that does not fit.
+    """
+    values = weighted_layers(prediction, target, extractor, layer_weights, criterion, gram)
+    return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
+
+
+def gram(features: Tensor) -> Tensor:
+    """F F^T / (C h w), the correlations of channels: (B, C, h, w) or (B, C) to shape (B, C, C), at least float32.
+
+    Example:
+        >>> import torch
+        >>> gram(torch.tensor([[[[1.0, 1.0]], [[0.0, 2.0]]]]))
+        tensor([[[0.5000, 0.5000],
+                 [0.5000, 1.0000]]])
+    """
+    rows = at_least_float32(features).flatten(2) if features.ndim > 2 else at_least_float32(features)[..., None]
+    return rows @ rows.mT / (rows.shape[1] * rows.shape[2])
+
+
+class Style(ComparisonLoss):
+    """Style loss = sum_k w_k mean |G_k(x) - G_k(y)|, G = F F^T / (C h w) of features of VGG19 (arXiv:1508.06576).
+
+    (Gatys et al.) Compares images (B, 3, H, W) in [-1, 1], one value per sample; the target is seen without autograd.
+
+    Args:
+        extractor: the frozen network; the default is :class:`smalti.extractors.vgg19.VGG19` with pretrained weights.
+        layer_weights: one for each feature of the extractor.
+        criterion: ``l1`` compares the matrices by their absolute difference, ``mse`` by its square.
+        reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by.
+        per_sample: whether the mean is taken of each sample first.
+
+    Example:
+        >>> import torch
+        >>> loss = Style(extractor=VGG19(weights="random", widths=(4, 4, 8, 8, 8)))
+        >>> loss(torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16))
+        tensor(0.)
+    """
+
+    input_range = (-1.0, 1.0)
+
+    def __init__(
+        self,
+        *,
+        extractor: Extractor | None = None,
+        layer_weights: Sequence[Annotated[float, Field(ge=0)]] = LAYER_WEIGHTS,
+        criterion: Criterion = "l1",
+        reduction: Reduction = "mean",
+        weighting: Weighting = "weighted_mean",
+        per_sample: bool = False,
+    ) -> None:
+        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
+        check_layer_weights(layer_weights)
+        check_choice("criterion", criterion, Criterion)
+        self.extractor = VGG19() if extractor is None else extractor
+        self.layer_weights = tuple(layer_weights)
+        self.criterion: Criterion = criterion
+
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The distance of each sample, with shape (B, 1, 1, 1)."""
+        return style(
+            prediction,
+            target,
+            extractor=self.extractor,
+            layer_weights=self.layer_weights,
+            criterion=self.criterion,
+            reduction="none",
+        )
