@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smalti.extractors._images import as_rgb
+
 Resize = Literal["bicubic", "bilinear", "nearest"]
 Normalization = Literal["imagenet", "clip", "half"]
 
@@ -35,9 +37,7 @@ def prepare(images: Tensor, size: int, resize: Resize = "bicubic", normalization
                 [1., 1., 1., 1.],
                 [1., 1., 1., 1.]])
     """
-    if images.ndim != 4 or images.shape[1] not in {1, 3}:
-        raise ValueError(f"images with shape {tuple(images.shape)}: expected (B, 3, H, W) or (B, 1, H, W)")
-    x = (images * 0.5 + 0.5).expand(-1, 3, -1, -1)
+    x = as_rgb(images) * 0.5 + 0.5
     if resize == "nearest":
         x = F.interpolate(x, size=(size, size), mode="nearest")
     elif x.shape[-2:] != (size, size):

@@ -15,6 +15,8 @@ Setting = int | float | str | bool
 class Frozen:
     """Holds a network outside of ``nn.Module``'s bookkeeping: in no state dict, parameter count or optimizer.
 
+    Its parameters stay parameters: models of the package may ask themselves for them, to learn their own dtype.
+
     Args:
         network: to hold, or None while only shapes are wanted.
     """
@@ -60,10 +62,11 @@ def pretrained(model: str, revision: str | None, option: str) -> nn.Module:
         hint = "" if Path(model).exists() else "; without a net, give the path of a local copy"
         raise UserError(f"cannot load the vision model {option}={model!r}: {first}{hint}") from error
     # The package fills holes with random numbers. A pooler behind the last hidden state is not used here.
-    holes = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    absent = {*map(str, info["missing_keys"]), *map(str, info["mismatched_keys"])}
+    holes = sorted(key for key in absent if not key.startswith("pooler."))
     if holes:
         raise UserError(f"{option}={model!r} has no weights for {', '.join(holes[:3])} ({len(holes)} tensors)")
-    network: nn.Module = made
+    network: nn.Module = made.float()
     return network
 
 

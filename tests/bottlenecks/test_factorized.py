@@ -376,3 +376,34 @@ def test_bfloat16_autocast_gives_the_same_tokens_for_the_same_latents():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(codebook(z).indices, expected)
         assert model(2).float()(images().float()).reconstruction.isfinite().all()
+
+
+def _trained_in_parallel(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    made = model(2, heads=[], ema=EMA(decay=0.9), estimator="gradient_copy")
+    wrapped = nn.parallel.DistributedDataParallel(made, broadcast_buffers=False)
+    x = torch.load(f"{folder}/images.pt")[2 * rank : 2 * rank + 2]
+    output = wrapped(x)
+    (MSE()(output.reconstruction, x) + CommitmentLoss()(output.bottleneck.codebooks)).backward()
+    made.update([output])
+    gradients = {name: p.grad for name, p in made.named_parameters() if p.grad is not None}
+    torch.save({"gradients": gradients, "state": made.state_dict()}, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    x = images(4)
+    torch.save(x, tmp_path / "images.pt")
+    torch.multiprocessing.spawn(_trained_in_parallel, (str(tmp_path),), nprocs=2)
+    made = model(2, heads=[], ema=EMA(decay=0.9), estimator="gradient_copy")
+    output = made(x)
+    (MSE()(output.reconstruction, x) + CommitmentLoss()(output.bottleneck.codebooks)).backward()
+    made.update([output])
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for name, p in made.named_parameters():
+            if p.grad is not None:
+                torch.testing.assert_close(found["gradients"][name], p.grad, rtol=1e-9, atol=1e-12)
+        for name, value in made.state_dict().items():
+            torch.testing.assert_close(found["state"][name], value, rtol=1e-9, atol=1e-12)
