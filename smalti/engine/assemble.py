@@ -15,6 +15,7 @@ from smalti.engine.settings import GENERATOR, EngineSettings
 from smalti.engine.trainer import Trainer
 from smalti.engine.validation import Validation
 from smalti.nn.distributed import rank, world_size
+from smalti.objectives.names import LABEL
 from smalti.objectives.phases import DiscriminatorPhase, GeneratorPhase, Phase
 from smalti.outputs import Batch
 
@@ -30,7 +31,7 @@ def build_model(recipe: Recipe) -> nn.Module:
 def build_phases(recipe: Recipe, model: nn.Module) -> dict[str, Phase]:
     """The phases of a recipe around its model; the discriminator is built here."""
     discriminator = _seeded(recipe, "discriminator") if "discriminator" in recipe.sections else None
-    condition = CONDITION if getattr(discriminator, "condition_channels", 0) else None
+    condition = condition_of(discriminator)
     teachers = {name: spec.build() for name, spec in recipe.teachers.items()}
     terms = {player: [term.build(name) for name, term in of.items()] for player, of in recipe.terms.items()}
     generator = GeneratorPhase(
@@ -42,6 +43,13 @@ def build_phases(recipe: Recipe, model: nn.Module) -> dict[str, Phase]:
             discriminator, terms["discriminator"], model=model, condition=condition
         )
     return phases
+
+
+def condition_of(discriminator: nn.Module | None) -> str | None:
+    """The batch column that a discriminator is given beside images: labels, condition images, or none."""
+    if getattr(discriminator, "num_classes", 0):
+        return LABEL
+    return CONDITION if getattr(discriminator, "condition_channels", 0) else None
 
 
 def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer:

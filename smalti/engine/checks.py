@@ -27,6 +27,7 @@ def graph_problems(recipe: Recipe) -> list[Problem]:
     for section in ("data", "validation"):
         problems += _images(recipe, section, model, discriminator)
     problems += _condition(recipe, discriminator)
+    problems += _labels(recipe, model, discriminator)
     problems += _channels(recipe, model, discriminator)
     problems += _losses(recipe)
     return problems
@@ -144,6 +145,12 @@ def _images(recipe: Recipe, name: str, model: Any, discriminator: Any) -> Iterat
         yield Problem(
             f"{place}.transform.size", f"{sides} pixels: expected both divisible by the model's factor {factor}"
         )
+    for network, made in (("model", model), ("discriminator", discriminator)):
+        exact = getattr(made, "image_size", None)
+        if exact is not None and tuple(exact) != tuple(transform.shape):
+            wanted = " x ".join(map(str, exact))
+            yield Problem(f"{place}.transform.size", f"{sides} pixels: {network}.image_size is {wanted}")
+            return
     smallest = getattr(discriminator, "smallest_size", 1)
     if min(transform.shape) < smallest:
         yield Problem(f"{place}.transform.size", f"{sides} pixels: the discriminator needs at least {smallest}")
@@ -153,6 +160,18 @@ def _condition(recipe: Recipe, discriminator: Any) -> Iterator[Problem]:
     columns = _columns(recipe)
     if getattr(discriminator, "condition_channels", 0) and not {"condition", "*"} & set(columns):
         yield Problem("discriminator.condition_channels", "the data has no column 'condition' to give it")
+
+
+def _labels(recipe: Recipe, model: Any, discriminator: Any) -> Iterator[Problem]:
+    """Whether class-conditional networks get labels, and agree on how many classes there are."""
+    counts = {
+        name: getattr(part, "num_classes", 0) for name, part in (("model", model), ("discriminator", discriminator))
+    }
+    for name, count in counts.items():
+        if count and not {"label", "*"} & set(_columns(recipe)):
+            yield Problem(f"{name}.num_classes", "the data has no column 'label' to give it")
+    if all(counts.values()) and len(set(counts.values())) > 1:
+        yield Problem("discriminator.num_classes", f"{counts['discriminator']}: the model has {counts['model']}")
 
 
 def _channels(recipe: Recipe, model: Any, discriminator: Any) -> Iterator[Problem]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.discriminators import Discriminator
-from smalti.objectives.names import SHORT_FORMS
+from smalti.objectives.names import LABEL, SHORT_FORMS
 from smalti.objectives.values import full_precision
 from smalti.outputs import Batch, DiscriminatorOutput
 from smalti.registry import UserError, suggest
@@ -22,6 +22,15 @@ class Sampler(Protocol):
 
     def sample(self, noise: Tensor) -> Tensor:
         """Images with shape (B, C, H, W) from noise with shape (B, ...)."""
+
+
+def sampler(model: Sampler, batch: Batch) -> Callable[[Tensor], Tensor]:
+    """``model.sample`` of noise or latents (n, ...), n <= B; a class-conditional model makes the batch's labels."""
+    if not getattr(model, "num_classes", 0):
+        return model.sample
+    labels: Tensor = batch[LABEL]
+    conditional: Callable[[Tensor, Tensor], Tensor] = model.sample  # type: ignore[assignment]
+    return lambda noise: conditional(noise, labels[: len(noise)])
 
 
 class Context:
@@ -153,7 +162,7 @@ class Judge:
     Args:
         network: the discriminator.
         batch: where the condition is found.
-        condition: column of the condition image with shape (B, C, H, W), or None.
+        condition: column of the condition, images (B, C, H, W) or labels (B,), or None.
         precision: what the phase was entered with.
     """
 
@@ -168,7 +177,8 @@ class Judge:
         if self._condition is None:
             output = self._network(images)
         else:
-            output = self._network(images, self._condition.to(images.dtype))
+            condition = self._condition
+            output = self._network(images, condition.to(images.dtype) if condition.is_floating_point() else condition)
         return output
 
     def in_network_precision(self, images: Tensor) -> DiscriminatorOutput:

@@ -14,6 +14,7 @@ DISCRIMINATOR = frozenset({"discriminator"})
 GENERATOR = frozenset({"generator"})
 STEP = frozenset({"step"})
 ROOTS = ("batch", "teacher")
+LABEL = "label"  # batch column that a class-conditional network is told
 SHORT_FORMS = ("posterior", "codebooks")  # of bottleneck.posterior, bottleneck.codebooks
 
 ADVERSARIAL = FAKE_JUDGEMENT | DISCRIMINATOR  # how a term listens to the adversary

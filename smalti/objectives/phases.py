@@ -20,7 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from smalti.objectives.balance import check_last_layer
-from smalti.objectives.context import Context, Judge, Precision, Sampler, equal_draws, frozen, in_mode, shared_thunks
+from smalti.objectives.context import (
+    Context,
+    Judge,
+    Precision,
+    Sampler,
+    equal_draws,
+    frozen,
+    in_mode,
+    sampler,
+    shared_thunks,
+)
 from smalti.objectives.graph import adaptive_problems
 from smalti.objectives.names import FAKE_JUDGEMENT, NEEDS_DISCRIMINATOR, PREDICTION, is_image, is_image_space
 from smalti.objectives.report import LossReport
@@ -208,7 +218,7 @@ class GeneratorPhase(Phase):
             thunks |= Judge(discriminator, batch, self.condition, precision).thunks(target, prediction)
         model = self.model
         if isinstance(model, Sampler):
-            thunks["generator"] = partial(getattr, model, "sample")
+            thunks["generator"] = partial(sampler, model, batch)
         return Context(thunks, output)
 
     def _combine(
@@ -324,8 +334,7 @@ class DiscriminatorPhase(Phase):
 
         def sample(noise: Tensor) -> Tensor:
             with torch.no_grad(), precision.networks():
-                images: Tensor = self._model[0].sample(noise)  # type: ignore[operator]
-                return images
+                return sampler(self.model, batch)(noise)  # type: ignore[arg-type]
 
         thunks = shared_thunks(batch, clock.step, target, {}, precision)
         thunks |= {"fake": made, "prediction": made}
