@@ -1,4 +1,4 @@
-"""``smalti recipes``: list, show, check, schema."""
+"""``smalti recipes``: list, show, check, terms, schema."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -128,6 +128,28 @@ def _say(name: str, problems: list[Mapping[str, str]]) -> None:
     typer.echo(f"{name}: {len(problems)} problem{'s' if len(problems) > 1 else ''}", err=True)
     for problem in problems:
         typer.echo(f"  {problem['text']}", err=True)
+
+
+@recipes.command()
+def terms(
+    as_json: AsJson = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/terms.md.")] = False,
+) -> None:
+    """List every term that a recipe can name: what it computes, from what, for which phase, and its paper.
+
+    Example: smalti recipes terms --json
+    """
+    from smalti.objectives.catalogue import as_markdown, catalogue
+
+    entries = catalogue()
+    if as_json:
+        typer.echo(json.dumps([entry.plain() for entry in entries], indent=1))
+    elif markdown:
+        typer.echo(as_markdown(entries), nl=False)
+    else:
+        width = max(len(entry.name) for entry in entries)
+        for entry in entries:
+            typer.echo(f"{entry.name:{width}}  {entry.phase:13}  {entry.formula}  {entry.paper}".rstrip())
 
 
 @recipes.command()
