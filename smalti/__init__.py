@@ -28,23 +28,24 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 
-def load(path: str | Path, *, trust_code: bool = False, map_location: str = "cpu") -> "Autoencoder":
-    """A trained model, in evaluation mode, from a run folder, a saved model or a repository of the Hugging Face Hub.
+def load(
+    path: str | Path, *, format: str = "auto", trust_code: bool = False, map_location: str = "cpu"
+) -> "Autoencoder":
+    """A trained model, in evaluation mode: a run, a saved model, a repository of the Hub, or a foreign checkpoint.
 
     Args:
-        path: a folder with ``config.json`` and ``model.safetensors``, a run folder that holds one as ``model``, or
-            ``owner/name`` on the Hub.
+        path: a folder with ``config.json`` and ``model.safetensors``, a run folder that holds one as ``model``,
+            ``owner/name`` on the Hub, or a checkpoint of latent-diffusion, taming, LlamaGen, FQGAN or diffusers.
+        format: ``smalti``, or one of those (``smalti convert --help`` lists them); ``auto`` tells it from the keys.
         trust_code: whether its configuration may name classes outside smalti, whose import runs their code.
         map_location: device to load to.
 
     Raises:
-        UserError: naming the file that is missing, damaged, or does not fit.
+        UserError: naming the file that is missing, damaged, unsafe, or does not fit.
     """
-    from smalti.models.autoencoder import Autoencoder
+    from smalti.interop.opening import open_model
 
-    inside = Path(path) / "model"
-    source = inside if (inside / "config.json").is_file() else path
-    return Autoencoder.from_pretrained(source, trust_code=trust_code, map_location=map_location)
+    return open_model(path, format, trust_code=trust_code, map_location=map_location)
 
 
 def build(recipe: str | Path, overrides: Sequence[str] = ()) -> Any:

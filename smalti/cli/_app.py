@@ -7,8 +7,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from smalti.cli.convert import convert
 from smalti.cli.encode import encode
 from smalti.cli.evaluate import evaluate
+from smalti.cli.latent_stats import latent_stats
 from smalti.cli.recipes import recipes
 from smalti.cli.reconstruct import reconstruct
 from smalti.cli.report import report
@@ -69,6 +71,8 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(reconstruct)
 app.command()(encode)
+app.command()(convert)
+app.command("latent-stats")(latent_stats)
 app.command()(report)
 app.add_typer(recipes, name="recipes")
 

@@ -4,7 +4,6 @@ from collections.abc import Collection
 from pathlib import Path
 
 from smalti.interop import Format
-from smalti.models._pretrained import CONFIG, WEIGHTS, is_saved_model
 from smalti.registry import UserError, names, resolve, suggest
 
 OURS = "smalti"
@@ -80,12 +79,3 @@ def _what(keys: Collection[str]) -> str:
         if any(key.startswith(beginning) for key in keys):
             return f"it looks like {what}"
     return f"its keys begin with {', '.join(list(keys)[:4])}"
-
-
-def is_foreign(path: Path) -> bool:
-    """Whether ``path`` is there and is no model that smalti saved."""
-    if path.is_file():
-        return True
-    if not path.is_dir() or is_saved_model(path):
-        return False
-    return (path / CONFIG).is_file() or not (path / WEIGHTS).is_file()

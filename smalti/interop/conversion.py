@@ -41,7 +41,7 @@ class Imported:
     model: Autoencoder
     format: Format
     checkpoint: Checkpoint
-    dropped: Mapping[str, list[str]] = field(default_factory=dict)
+    dropped: dict[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     mapped: int = 0
 
@@ -142,7 +142,7 @@ def _differences(made: Translation, kind: Format, config: Mapping[str, Any]) -> 
     """What would be another model if the exported tensors were read again."""
     checkpoint = Checkpoint(Path("the exported model"), made.state)
     try:
-        again = config_from(checkpoint, kind, ImportOptions(heads=_heads(config)))
+        again = config_from(checkpoint, kind, ImportOptions(heads=heads_of(config)))
         groups = config["encoder"]["groups"]
         again["encoder"]["groups"] = again["decoder"]["groups"] = groups
         with on_meta_device():
@@ -152,7 +152,7 @@ def _differences(made: Translation, kind: Format, config: Mapping[str, Any]) -> 
     return _unequal("", _computing(config), _computing(read))
 
 
-def _heads(config: Mapping[str, Any]) -> int:
+def heads_of(config: Mapping[str, Any]) -> int:
     """Attention heads of its transformers, which no format stores."""
     codebooks = config["bottleneck"].get("codebooks", {}).values()
     adapters = [options["adapter"]["heads"] for options in codebooks if options.get("adapter")]

@@ -87,7 +87,7 @@ def compare(model: Autoencoder, other: Autoencoder | Twin, against: str, seed: i
     }
     check = Check(against=against, largest=max(places.values()), places=places)
     if not check.largest < TOLERANCE:
-        raise UserError(f"not verified, nothing is written: {against} differs by {check.largest:.1e} on a random image")
+        raise UserError(f"not verified, nothing is written: a random image, {against} differs by {check.largest:.1e}")
     return check
 
 

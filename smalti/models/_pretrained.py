@@ -73,7 +73,7 @@ def is_saved_model(folder: Path) -> bool:
     """Whether a folder's ``config.json`` is one of ours, damaged or not; one of another library says its class."""
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError):
         return True

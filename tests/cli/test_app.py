@@ -20,6 +20,8 @@ VERBS = [
     ["evaluate"],
     ["reconstruct"],
     ["encode"],
+    ["convert"],
+    ["latent-stats"],
     ["report"],
     ["recipes"],
     ["recipes", "list"],

@@ -1,0 +1,91 @@
+"""``smalti convert``: checkpoints of other projects, in and out."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from smalti.interop.converting import Conversion
+
+FORMATS = "smalti, latent-diffusion (also taming, stable-diffusion), llamagen, fqgan, diffusers"
+
+
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="A checkpoint: a file, a folder or a saved model.", show_default=False)
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The file or folder to write.", show_default=False)],
+    source_format: Annotated[str, typer.Option("--from", help=f"auto, {FORMATS}.")] = "auto",
+    target_format: Annotated[str, typer.Option("--to", help=f"{FORMATS}.")] = "smalti",
+    weights: Annotated[
+        Literal["auto", "raw", "ema"], typer.Option(help="Averaged weights if there are any, or these.")
+    ] = "auto",
+    keep_discriminator: Annotated[
+        bool, typer.Option("--keep-discriminator", help="Carry the discriminator along, for fine-tuning.")
+    ] = False,
+    heads: Annotated[int, typer.Option(min=1, help="Attention heads of FQGAN's transformers; no file shows them.")] = 8,
+    scaling_factor: Annotated[
+        float | None, typer.Option(help="Of the latents of a KL autoencoder, if no file says it.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
+) -> None:
+    """Convert a checkpoint, with proof.
+
+    Every key is translated, or listed with the reason why it is not; every tensor is read again and compared bit by
+    bit; a random image runs through both networks where both are there. Nothing is written unless all of it agrees.
+
+    Example: smalti convert sd-vae.safetensors models/sd-vae
+    """
+    from smalti.cli._files import refuse_existing
+    from smalti.interop import ImportOptions
+    from smalti.interop.converting import convert as run
+    from smalti.registry import UserError
+
+    refuse_existing(target, force)
+    if scaling_factor is not None and scaling_factor <= 0.0:
+        raise UserError(f"--scaling-factor {scaling_factor}: expected a positive number")
+    done = run(
+        source,
+        target,
+        source_format=source_format,
+        target_format=target_format,
+        options=ImportOptions(weights=weights, heads=heads, scaling_factor=scaling_factor),
+        keep_discriminator=keep_discriminator,
+    )
+    typer.echo(json.dumps(_plain(done), indent=1) if as_json else _text(done))
+
+
+def _plain(done: "Conversion") -> dict[str, object]:
+    return {
+        "path": str(done.path),
+        "source": done.source,
+        "target": done.target,
+        "weights": done.weights,
+        "parameters": done.parameters,
+        "tensors": done.tensors,
+        "dropped": {reason: list(keys) for reason, keys in done.dropped.items()},
+        "notes": list(done.notes),
+        "discriminator": done.discriminator,
+        "largest_difference": max(check.largest for check in done.checks),
+        "checks": {check.against: dict(check.places) for check in done.checks},
+    }
+
+
+def _text(done: "Conversion") -> str:
+    lines = [
+        f"{done.source} -> {done.target}, {done.weights} weights",
+        f"{done.tensors} tensors, {done.parameters:,} parameters, every tensor bit-equal",
+    ]
+    for reason, keys in done.dropped.items():
+        shown = keys[0] if len(keys) == 1 else f"{keys[0]}, ... ({len(keys)} keys)"
+        lines.append(f"dropped: {shown}: {reason}")
+    lines += [f"note: {note}" for note in done.notes]
+    for check in done.checks:
+        places = ", ".join(f"{name} {value:.1e}" for name, value in check.places.items())
+        lines.append(f"a random image, {check.against} largest difference {check.largest:.1e} ({places})")
+    if done.discriminator:
+        lines.append(f"discriminator: {done.path / 'discriminator'}")
+    return "\n".join([*lines, f"-> {done.path}"])

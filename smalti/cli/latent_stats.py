@@ -1,0 +1,58 @@
+"""``smalti latent-stats``: what a generator of latents should divide by."""
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smalti.cli._model import Device, open_model
+
+
+def latent_stats(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model or a run folder.", show_default=False)],
+    data: Annotated[Path, typer.Option(help="Folder of images, searched to any depth.", show_default=False)],
+    size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Resize to cover SIZE pixels and take the middle; else images as they are."),
+    ] = None,
+    batches: Annotated[int | None, typer.Option(min=1, help="Measure no more batches.", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are encoded together.")] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and leave the model's file alone.")] = False,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Measure shift and scale of a model's latents and store them with it.
+
+    Per channel, over a folder of images: scaled = (latent - shift) * scale has mean 0 and deviation 1. They are written
+    to the model's config.json as its option `latents`, and go with it to diffusers.
+
+    Example: smalti latent-stats models/sd-vae --data photos --size 256
+    """
+    from smalti.data.image_folder import ImageFolder
+    from smalti.data.loader import evaluation_batches
+    from smalti.data.transforms import Transform
+    from smalti.interop.opening import our_source
+    from smalti.metrics._latents import latent_statistics
+    from smalti.models._pretrained import CONFIG, read_config, set_options
+
+    folder = Path(our_source(model))
+    if not dry_run:
+        read_config(folder / CONFIG)
+    source = ImageFolder(str(data))
+    transform = Transform(size=size, crop="adm_center") if size else Transform()
+    found = latent_statistics(
+        open_model(str(model), device), islice(evaluation_batches(source, transform, batch_size), batches)
+    )
+    if not dry_run:
+        set_options(folder, latents=found.config())
+    if as_json:
+        overall = {"scale_factor": 1.0 / found.overall, "images": found.images}
+        typer.echo(json.dumps({**found.config(), **overall}, indent=1))
+        return
+    for channel, (mean, std) in enumerate(zip(found.mean.tolist(), found.std.tolist(), strict=True)):
+        typer.echo(f"channel {channel}: shift {mean:.5f}, scale {1.0 / std:.5f}")
+    typer.echo(f"{found.images} images; one scale for all: {1.0 / found.overall:.5f}")
+    if not dry_run:
+        typer.echo(f"-> {folder / CONFIG}")

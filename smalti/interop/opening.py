@@ -1,0 +1,102 @@
+"""Models from wherever they are: a run, a saved model, the Hub, or a checkpoint of another project."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from smalti.config import config_of
+from smalti.interop import ImportOptions
+from smalti.interop._containers import DIFFUSERS_NAMES
+from smalti.interop._recognise import AUTO, OURS
+from smalti.interop.conversion import import_checkpoint
+from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, is_saved_model, read_config, read_weights
+from smalti.models.autoencoder import Autoencoder
+from smalti.registry import UserError
+
+
+def open_model(
+    path: str | Path, format: str = AUTO, *, trust_code: bool = False, map_location: str = "cpu"
+) -> Autoencoder:
+    """A model in evaluation mode.
+
+    Args:
+        path: of a run, a saved model, a foreign checkpoint, or ``owner/name`` on the Hub.
+        format: ``smalti``, a foreign one, or ``auto``.
+        trust_code: whether the configuration of a model of ours may name classes outside smalti.
+        map_location: device to load to.
+
+    Raises:
+        UserError: naming the file that is missing, damaged, unsafe, or does not fit.
+    """
+    foreign = foreign_source(path, format)
+    if foreign is None:
+        return Autoencoder.from_pretrained(our_source(path), trust_code=trust_code, map_location=map_location)
+    return import_checkpoint(foreign, format).model.to(map_location)
+
+
+def our_source(path: str | Path) -> str | Path:
+    """The model's folder of a run, or ``path`` itself."""
+    inside = Path(path) / "model"
+    return inside if (inside / CONFIG).is_file() else path
+
+
+def foreign_source(path: str | Path, format: str = AUTO) -> Path | None:
+    """Where a foreign checkpoint lies, downloaded from the Hub if need be; None if ``path`` means a model of ours."""
+    place = Path(path)
+    if format == OURS or is_saved_model(Path(our_source(path))):
+        return None
+    if format != AUTO and place.exists():
+        return place
+    if place.is_file():
+        return place
+    if place.is_dir():
+        # Weights of ours without their configuration: from_pretrained says what is missing.
+        return None if (place / WEIGHTS).is_file() and not (place / CONFIG).is_file() else _unless_empty(place)
+    if str(path).count("/") != 1 or str(path).startswith((".", "/")):
+        return None if format == AUTO else place
+    folder = fetch(str(path), CONFIG, {}).parent
+    return None if is_saved_model(folder) else _download(str(path), folder)
+
+
+def _unless_empty(folder: Path) -> Path | None:
+    return folder if any(folder.iterdir()) and not (folder / "checkpoints").is_dir() else None
+
+
+def _download(repository: str, folder: Path) -> Path:
+    for name in DIFFUSERS_NAMES:
+        try:
+            fetch(repository, name, {})
+        except UserError:
+            continue
+        return folder
+    raise UserError(f"{repository}: no model of smalti, and none of {', '.join(DIFFUSERS_NAMES)}")
+
+
+def start_config(path: str | Path) -> dict[str, Any]:
+    """The configuration of the model that a training run starts from.
+
+    Raises:
+        UserError: if there is no such model, or it cannot be read.
+    """
+    foreign = foreign_source(path)
+    if foreign is None:
+        found: dict[str, Any] = read_config(_file(path, CONFIG))["model"]
+        return found
+    return config_of(import_checkpoint(foreign, options=ImportOptions()).model)
+
+
+def start_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of the model that a training run starts from, under our names.
+
+    Raises:
+        UserError: if there is no such model, or it cannot be read.
+    """
+    foreign = foreign_source(path)
+    if foreign is None:
+        return read_weights(_file(path, WEIGHTS), read_config(_file(path, CONFIG)))
+    return import_checkpoint(foreign).model.state_dict()
+
+
+def _file(path: str | Path, name: str) -> Path:
+    return fetch(str(our_source(path)), name, {})
