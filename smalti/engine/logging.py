@@ -174,6 +174,11 @@ class Journal:
         self.watcher.say(f"step {step} skipped: {message}")
         self.file.write({"step": step, "skipped": message})
 
+    def warn(self, step: int, message: str) -> None:
+        """Tells of something that will not end well, with what to do about it."""
+        self.watcher.say(f"step {step} warning: {message}")
+        self.file.write({"step": step, "warning": message})
+
     def close(self) -> None:
         """Ends the bar and the tracker."""
         self.watcher.stop()

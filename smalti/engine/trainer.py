@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from smalti.engine.checkpoint import Checkpoint, CheckpointFolder
+from smalti.engine.diagnostics import standing_warnings, watch
 from smalti.engine.dry_run import DryRun, account
 from smalti.engine.ema import EMA
 from smalti.engine.health import ELSEWHERE, Guard, Health
-from smalti.engine.logging import Journal, check_tracker, codebook_usage, flatten_reports, mean_over_ranks
+from smalti.engine.logging import Journal, check_tracker, codebook_usage, flatten_reports, mean_over_ranks, to_host
 from smalti.engine.run_folder import RunFolder, writing
 from smalti.engine.runtime import Runtime
 from smalti.engine.samples import write_samples
@@ -213,7 +214,10 @@ class Trainer:
         if self._is_log_step(step) or saves or self.runtime.reads_are_free:
             self._read_health()
         if self._is_log_step(step):
-            self._log(self._training_record(turns))
+            record = self._training_record(turns)
+            warnings = watch(record, self.phases, self.state)
+            self._log(record)
+            self._warn(warnings)
         if not stopped and (last or self.examiner.is_due(step)):
             saves |= self._validate()
         if not stopped and self.settings.sample_every and (last or step % self.settings.sample_every == 0):
@@ -225,12 +229,16 @@ class Trainer:
     def _training_record(self, turns: Sequence[Turn]) -> dict[str, Any]:
         record: dict[str, Any] = {}
         for turn in turns:
-            values = flatten_reports(turn.reports) | {
-                "gradient_norm": turn.gradient_norm.item(),
-                "learning_rate": turn.learning_rate,
-                "skipped_steps": self.state.skipped.get(turn.phase, 0),
-                "updates": self.state.updates[turn.phase],
-            }
+            values = (
+                flatten_reports(turn.reports)
+                | to_host(turn.clipped)
+                | {
+                    "gradient_norm": turn.gradient_norm.item(),
+                    "learning_rate": turn.learning_rate,
+                    "skipped_steps": self.state.skipped.get(turn.phase, 0),
+                    "updates": self.state.updates[turn.phase],
+                }
+            )
             record |= {f"train/{turn.phase}/{name}": value for name, value in values.items()}
         record |= {f"train/{name}": value for name, value in codebook_usage(self.model).items()}
         now, (then, images) = time.perf_counter(), self._last_log
@@ -245,6 +253,11 @@ class Trainer:
         if self.runtime.is_main:
             head = {"step": self.state.step, "images": self.state.images, "seconds": round(self.state.seconds, 3)}
             self.journal.log(head | dict(record))
+
+    def _warn(self, warnings: Sequence[str]) -> None:
+        if self.runtime.is_main:
+            for warning in warnings:
+                self.journal.warn(self.state.step, warning)
 
     def _read_health(self) -> None:
         incidents = self.health.read()
@@ -293,6 +306,8 @@ class Trainer:
         if self.runtime.is_main:
             self.journal.open(-1 if step is None else step, self.recipe or {})
         self._prepare_to_train()
+        if self.state.step == 0:
+            self._warn(standing_warnings(self.phases))
         if self.state.step == 0 and self.examiner.is_due(0):
             self._validate()
             self.runtime.on_main(lambda: self.folder.write_evaluation(self._evaluation()))

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from smalti.engine.diagnostics import clipped_shares
 from smalti.engine.health import Guard, Suspects
 from smalti.engine.optimizers import build_optimizer, learning_rate
 from smalti.engine.randomness import keyed_noise, reseed
@@ -30,6 +31,7 @@ class Turn:
         bad: 1 if a loss or gradient was not finite and nothing was changed, else 0; a scalar on the device.
         learning_rate: of this update.
         suspects: which terms and which gradients were finite.
+        clipped: shares of weights at the bound of ``weight_clip``, if they were measured.
     """
 
     phase: str
@@ -38,6 +40,7 @@ class Turn:
     bad: Tensor
     learning_rate: float
     suspects: Suspects
+    clipped: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def own_key(phase: str, clock: Clock) -> str:
@@ -106,9 +109,16 @@ class Player:
         rate = self._step(list(gradients.values()), norm, bad, clock)
         if weight_clip is not None:
             self._clamp(weight_clip)
+        clipped = clipped_shares(self.parameters, weight_clip) if weight_clip is not None and measure else {}
         self._settle(guard, bad, reports, clock)
         return Turn(
-            phase=self.name, reports=reports, gradient_norm=norm, bad=bad, learning_rate=rate, suspects=suspects
+            phase=self.name,
+            reports=reports,
+            gradient_norm=norm,
+            bad=bad,
+            learning_rate=rate,
+            suspects=suspects,
+            clipped=clipped,
         )
 
     def _accumulate(

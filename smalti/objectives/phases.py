@@ -31,6 +31,7 @@ from smalti.objectives.context import (
     sampler,
     shared_thunks,
 )
+from smalti.objectives.critic import buffers_kept, critic_measures
 from smalti.objectives.graph import adaptive_problems
 from smalti.objectives.names import FAKE_JUDGEMENT, NEEDS_DISCRIMINATOR, PREDICTION, is_image, is_image_space
 from smalti.objectives.report import LossReport
@@ -291,7 +292,7 @@ class DiscriminatorPhase(Phase):
             batch: column -> values.
             clock: when it is.
             fake: made images (B, C, H, W) to reuse; None runs the model without autograd, if a term asks for images.
-            measure: not used by this phase.
+            measure: whether to look at the critic's slope and accuracy, and at how varied the images are.
 
         Returns:
             The sum of the weighted terms, a scalar, and the report.
@@ -312,6 +313,10 @@ class DiscriminatorPhase(Phase):
                 if name in wanted:
                     measures[name] = context[name].mean()
         made = None if wanted.isdisjoint(PREDICTION | FAKE_JUDGEMENT) else context["fake"]
+        if measure and made is not None and torch.is_grad_enabled():
+            judge = Judge(self.network, batch, self.condition, precision)
+            with buffers_kept(self.network), precision.terms(), equal_draws(self.network):
+                measures |= critic_measures(judge, context["real"], made)
         said = DiscriminatorOutput(logits=context["logits_real"].detach()) if "logits_real" in wanted else None
         result = report(self.terms, evaluated, clock, measures, surrogate.new_zeros(()), made, said)
         return self._connected(surrogate), result
