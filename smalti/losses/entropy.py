@@ -1,7 +1,7 @@
 """The entropy loss: every token sure of its code, all codes used on average."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -10,7 +10,7 @@ from torch import Tensor
 from smalti.losses import Loss
 from smalti.losses._records import selected
 from smalti.nn.distributed import differentiable_mean
-from smalti.nn.soft_assignment import assign_codes
+from smalti.nn.soft_assignment import Kernel, SoftAssignment, assign_codes
 from smalti.outputs import CodebookRecord, LossValue
 
 
@@ -36,11 +36,19 @@ def entropy_terms(
         >>> [round(value.item(), 4) for value in entropy_terms(record)]
         [0.0, 0.6931]
     """
-    z = record.z.permute(0, 2, 3, 1).reshape(-1, record.z.shape[1])
-    assignment = assign_codes(z, record.codebook, temperature=temperature)
+    assignment = assign_codes(_tokens(record), record.codebook, temperature=temperature)
+    return _terms(assignment, eps, gather)
+
+
+def _tokens(record: CodebookRecord) -> Tensor:
+    """z (B, d, h, w) as (N, d)."""
+    return record.z.permute(0, 2, 3, 1).reshape(-1, record.z.shape[1])
+
+
+def _terms(assignment: SoftAssignment, eps: float, gather: bool) -> tuple[Tensor, Tensor]:
     mean = assignment.mean_probability
     mean = differentiable_mean(mean) if gather else mean
-    return assignment.entropy.mean(), -(mean * (mean + eps).log()).sum()
+    return assignment.entropy.mean(dim=-1), -(mean * (mean + eps).log()).sum(dim=-1)
 
 
 class Entropy(Loss):
@@ -54,6 +62,7 @@ class Entropy(Loss):
         codebook_weight: of the entropy of the mean assignment, which is raised.
         eps: inside the logarithm of the mean assignment.
         gather: whether the mean assignment is averaged over ranks.
+        kernel: what computes the assignment, see :func:`smalti.nn.soft_assignment.soft_assign`.
         only: names of the codebooks that count; None: all.
     """
 
@@ -65,6 +74,7 @@ class Entropy(Loss):
         codebook_weight: Annotated[float, Field(ge=0.0)] = 1.0,
         eps: Annotated[float, Field(ge=0.0)] = 1e-5,
         gather: bool = False,
+        kernel: Kernel = "auto",
         only: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
@@ -74,14 +84,28 @@ class Entropy(Loss):
         self.sample_weight, self.codebook_weight = sample_weight, codebook_weight
         self.eps = eps
         self.gather = gather
+        self.kernel = kernel
         self.only = only
 
     def forward(self, codebooks: Mapping[str, CodebookRecord]) -> LossValue:
         """The loss of records with z of shape (B, d, h, w) and codebooks of shape (K, d)."""
-        values: list[Tensor] = []
-        parts: dict[str, Tensor] = {}
-        for name, record in selected(codebooks, self.only).items():
-            sample, average = entropy_terms(record, temperature=self.temperature, eps=self.eps, gather=self.gather)
-            values.append(self.sample_weight * sample - self.codebook_weight * average)
-            parts |= {f"{name}.sample": sample.detach(), f"{name}.average": average.detach()}
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for group in _of_one_shape(selected(codebooks, self.only)):
+            z = torch.stack([_tokens(record) for record in group.values()])
+            rows = torch.stack([record.codebook for record in group.values()])
+            assignment = assign_codes(z, rows, temperature=self.temperature, kernel=self.kernel)
+            sample, average = _terms(assignment, self.eps, self.gather)
+            found |= dict(zip(group, zip(sample.unbind(), average.unbind(), strict=True), strict=True))
+        values = [self.sample_weight * sample - self.codebook_weight * average for sample, average in found.values()]
+        parts = {f"{name}.sample": sample.detach() for name, (sample, _) in found.items()}
+        parts |= {f"{name}.average": average.detach() for name, (_, average) in found.items()}
         return LossValue(total=torch.stack(values).sum(), parts=parts)
+
+
+def _of_one_shape(records: Mapping[str, CodebookRecord]) -> list[dict[str, CodebookRecord]]:
+    """The records in groups that one call can serve."""
+    groups: dict[Any, dict[str, CodebookRecord]] = {}
+    for name, record in records.items():
+        key = record.z.shape, record.codebook.shape, record.z.dtype, record.z.device
+        groups.setdefault(key, {})[name] = record
+    return list(groups.values())

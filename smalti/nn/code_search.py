@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from smalti.nn.precision import at_least_float32, full_precision
 
@@ -57,20 +56,34 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
     """
     z, codebook = at_least_float32(z), at_least_float32(codebook)
     offset = -0.5 * codebook.square().sum(dim=1)
-    if codebook.shape[0] > BLOCK:
-        padding = -codebook.shape[0] % BLOCK
-        codebook, offset = F.pad(codebook, (0, 0, 0, padding)), F.pad(offset, (0, padding), value=-torch.inf)
     indices = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     for rows in row_chunks(z.shape[0], codebook.shape[0], z.device, chunk):
-        indices[rows] = _argmax(torch.addmm(offset, z[rows], codebook.T))
+        indices[rows] = blocked_max(torch.addmm(offset, z[rows], codebook.T))[1]
     return indices
 
 
-def _argmax(scores: Tensor) -> Tensor:
-    """First position of the largest of each row of ``scores`` with shape (n, K); K <= BLOCK or a multiple of it."""
-    if scores.shape[1] <= BLOCK:
-        return scores.argmax(dim=1)
-    blocks = scores.reshape(len(scores), -1, BLOCK)
-    block = blocks.amax(dim=2).argmax(dim=1)
-    within = blocks[torch.arange(len(scores), device=scores.device), block].argmax(dim=1)
-    return block * BLOCK + within
+def blocked_max(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of each row of ``scores`` with shape (n, K), and its first position, both (n,).
+
+    Example:
+        >>> blocked_max(torch.tensor([[1.0, 3.0, 3.0]]))
+        (tensor([3.]), tensor([1]))
+    """
+    codes = scores.shape[1]
+    whole = codes - codes % BLOCK
+    if whole <= BLOCK:
+        return _pair(scores)
+    blocks = scores[:, :whole].view(len(scores), -1, BLOCK)
+    largest, block = _pair(blocks.amax(dim=2))
+    within = blocks.gather(1, block[:, None, None].expand(-1, 1, BLOCK)).squeeze(1).argmax(dim=1)
+    position = block * BLOCK + within
+    if whole == codes:
+        return largest, position
+    last, behind = _pair(scores[:, whole:])
+    larger = last > largest
+    return torch.where(larger, last, largest), torch.where(larger, behind + whole, position)
+
+
+def _pair(scores: Tensor) -> tuple[Tensor, Tensor]:
+    largest, position = scores.max(dim=1)
+    return largest, position

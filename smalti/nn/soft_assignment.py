@@ -6,110 +6,158 @@ maximum, the logarithm of the sum and the entropy; the backward pass goes over t
     dL/da_ij = p_ij [ -gH_i (log p_ij + H_i) + gl_i + (gP_j - c_i) / N ],    c_i = sum_k p_ik gP_k
 
 for upstream gradients gl of the log-partition, gH of the entropy and gP of the mean probability. Nothing of size N x K
-is held or saved.
+is held or saved. One function stands in front of three implementations: chunks on any device, the same chunks compiled
+for a CPU, and Triton kernels for CUDA.
 """
 
+import logging
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from smalti.nn.code_search import row_chunks
+from smalti.nn import _chunks
 from smalti.nn.precision import at_least_float32, full_precision
+
+log = logging.getLogger("smalti")
+
+Kernel = Literal["auto", "eager", "compiled", "triton"]
+KERNELS = ("auto", "eager", "compiled", "triton")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SoftAssignment:
-    """Statistics of p_i = softmax_j(a_ij), all differentiable.
+    """Statistics of p_i = softmax_j(a_ij), all but the indices differentiable; (G, ...) for G problems at once.
 
     Args:
+        indices: argmax_j a_ij, the first of equals, int64 with shape (N,).
         log_partition: log sum_j exp a_ij, with shape (N,).
         entropy: -sum_j p_ij log p_ij in nats, with shape (N,).
         mean_probability: mean of p_i over the tokens, with shape (K,).
     """
 
+    indices: Tensor
     log_partition: Tensor
     entropy: Tensor
     mean_probability: Tensor
 
 
-def soft_assign(queries: Tensor, keys: Tensor, *, chunk: int | None = None) -> SoftAssignment:
+def soft_assign(
+    queries: Tensor, keys: Tensor, *, chunk: int | None = None, tile: int | None = None, kernel: Kernel = "auto"
+) -> SoftAssignment:
     """Statistics of softmax(queries keys^T), in at least float32 whatever autocast says.
 
     Args:
-        queries: u with shape (N, d).
-        keys: v with shape (K, d).
+        queries: u with shape (N, d), or (G, N, d) for G problems of one shape.
+        keys: v with shape (K, d), or (G, K, d).
         chunk: rows of ``queries`` that are handled at a time; None chooses by K and the device.
+        tile: rows of ``keys`` that are handled at a time; None: all, unless K is so large that few rows fit a cache.
+        kernel: ``eager``, ``compiled`` (chunks compiled for a CPU: half a minute once for each shape, then faster),
+            ``triton`` (CUDA, float32) or ``auto``, which is ``triton`` where that works and ``eager`` elsewhere. What
+            cannot run here is replaced by ``eager``, with a line in the log if it was asked for by name.
+
+    Raises:
+        ValueError: if shapes do not fit, or ``chunk`` or ``tile`` is not positive.
 
     Example:
         >>> assignment = soft_assign(torch.zeros(3, 2), torch.zeros(4, 2))
         >>> assignment.entropy, assignment.mean_probability
         (tensor([1.3863, 1.3863, 1.3863]), tensor([0.2500, 0.2500, 0.2500, 0.2500]))
     """
-    inputs = (at_least_float32(queries), at_least_float32(keys), chunk)
-    log_partition, entropy, mean = _SoftAssign.apply(*inputs)  # type: ignore[no-untyped-call]
-    return SoftAssignment(log_partition=log_partition, entropy=entropy, mean_probability=mean)
+    if queries.ndim not in {2, 3} or queries.shape[:-2] != keys.shape[:-2] or queries.shape[-1] != keys.shape[-1]:
+        raise ValueError(
+            f"queries {tuple(queries.shape)}, keys {tuple(keys.shape)}: expected (N, d) and (K, d), or (G, N, d) and "
+            "(G, K, d)"
+        )
+    batched = queries.ndim == 3
+    queries, keys = at_least_float32(queries), at_least_float32(keys)
+    if not batched:
+        queries, keys = queries.unsqueeze(0), keys.unsqueeze(0)
+    chosen = _choose(kernel, queries.device, queries.dtype)
+    how = _chunks.chunking(keys.shape[1], queries.device, chunk, tile, chosen == "compiled")
+    found = _SoftAssign.apply(queries, keys, how, chosen)  # type: ignore[no-untyped-call]
+    indices, log_partition, entropy, mean = found if batched else (value.squeeze(0) for value in found)
+    return SoftAssignment(indices=indices, log_partition=log_partition, entropy=entropy, mean_probability=mean)
 
 
-def assign_codes(z: Tensor, codebook: Tensor, *, temperature: float, chunk: int | None = None) -> SoftAssignment:
+def assign_codes(
+    z: Tensor,
+    codebook: Tensor,
+    *,
+    temperature: float,
+    chunk: int | None = None,
+    tile: int | None = None,
+    kernel: Kernel = "auto",
+) -> SoftAssignment:
     """Soft assignment of tokens to codes with logits -|z_i - e_j|^2 / temperature.
 
     The term |z_i|^2 is constant in j and left out: it would cost digits, and neither the softmax nor its gradient needs
     it. ``log_partition`` is the only result that misses it.
 
     Args:
-        z: tokens with shape (N, d).
-        codebook: codes with shape (K, d).
+        z: tokens with shape (N, d), or (G, N, d) for G codebooks of one shape.
+        codebook: codes with shape (K, d), or (G, K, d).
         temperature: positive.
         chunk: as for :func:`soft_assign`.
+        tile: as for :func:`soft_assign`.
+        kernel: as for :func:`soft_assign`.
     """
     if temperature <= 0:
         raise ValueError(f"temperature={temperature}: expected a positive number")
     with full_precision():
         z, codebook = at_least_float32(z), at_least_float32(codebook)
-        queries = torch.cat([z * (2.0 / temperature), z.new_ones(len(z), 1)], dim=1)
-        keys = torch.cat([codebook, -codebook.square().sum(dim=1, keepdim=True) / temperature], dim=1)
-        return soft_assign(queries, keys, chunk=chunk)
+        queries = torch.cat([z * (2.0 / temperature), torch.ones_like(z[..., :1])], dim=-1)
+        keys = torch.cat([codebook, -codebook.square().sum(dim=-1, keepdim=True) / temperature], dim=-1)
+        return soft_assign(queries, keys, chunk=chunk, tile=tile, kernel=kernel)
 
 
 class _SoftAssign(torch.autograd.Function):
-    """(queries, keys, chunk) -> log-partition (N,), entropy (N,), mean probability (K,)."""
+    """(queries (G, N, d), keys (G, K, d)) -> index, log-partition, entropy, each (G, N), mean probability (G, K)."""
 
     @staticmethod
     @full_precision()
-    def forward(ctx: Any, queries: Tensor, keys: Tensor, chunk: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        count, codes = len(queries), len(keys)
-        maximum, log_sum, entropy = (queries.new_empty(count) for _ in range(3))
-        mean = queries.new_zeros(codes)
-        for rows in row_chunks(count, codes, queries.device, chunk):
-            shifted = queries[rows] @ keys.T
-            maximum[rows] = shifted.amax(dim=1)
-            shifted -= maximum[rows, None]
-            weights = shifted.exp()
-            total = weights.sum(dim=1)
-            log_sum[rows] = total.log()
-            entropy[rows] = log_sum[rows] - (shifted * weights).sum(dim=1) / total
-            mean += total.reciprocal() @ weights
-        # Maximum and logarithm of the sum are kept apart: their sum, rounded once more, costs a factor 16 in precision.
+    def forward(
+        ctx: Any, queries: Tensor, keys: Tensor, how: _chunks.Chunking, kernel: Kernel
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        pairs = zip(queries, keys, strict=True)
+        index, maximum, log_sum, entropy, total = _stack([_chunks.forward(u, v, how) for u, v in pairs])
         ctx.save_for_backward(queries, keys, maximum, log_sum, entropy)
-        ctx.chunk = chunk
-        return maximum + log_sum, entropy, mean / count
+        ctx.how = how
+        ctx.mark_non_differentiable(index)
+        return index, _chunks.LN2 * (maximum + log_sum), entropy, total / max(queries.shape[1], 1)
 
     @staticmethod
     @once_differentiable
     @full_precision()
-    def backward(ctx: Any, grad_log: Tensor, grad_entropy: Tensor, grad_mean: Tensor) -> tuple[Any, ...]:
-        queries, keys, maximum, log_sum, entropy = ctx.saved_tensors
-        count, codes = len(queries), len(keys)
-        grad_queries = torch.empty_like(queries)
-        grad_keys = torch.zeros_like(keys.T)  # transposed: u^T G runs three times faster than G^T u
-        for rows in row_chunks(count, codes, queries.device, ctx.chunk):
-            log_p = (queries[rows] @ keys.T).sub_(maximum[rows, None]).sub_(log_sum[rows, None])
-            p = log_p.exp()
-            constant = grad_log[rows] - grad_entropy[rows] * entropy[rows] - (p @ grad_mean) / count
-            grad = log_p.mul_(-grad_entropy[rows, None]).add_(constant[:, None]).add_(grad_mean / count).mul_(p)
-            grad_queries[rows] = grad @ keys
-            grad_keys.addmm_(queries[rows].T, grad)
-        return grad_queries, grad_keys.T, None
+    def backward(
+        ctx: Any, _: Tensor, grad_log: Tensor, grad_entropy: Tensor, grad_mean: Tensor
+    ) -> tuple[Tensor, Tensor, None, None]:
+        grad_mean = grad_mean / max(ctx.saved_tensors[0].shape[1], 1)
+        problems = zip(zip(*ctx.saved_tensors, strict=True), grad_log, grad_entropy, grad_mean, strict=True)
+        queries, keys = _stack([_chunks.backward(*problem, how=ctx.how) for problem in problems])
+        return queries, keys, None, None
+
+
+def _stack(problems: list[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Results of G problems -> each result with G in front."""
+    if len(problems) == 1:
+        return [value.unsqueeze(0) for value in problems[0]]
+    return [torch.stack(values) for values in zip(*problems, strict=True)]
+
+
+def _choose(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Kernel:
+    """The implementation that runs here."""
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel={kernel!r}: expected {', '.join(map(repr, KERNELS))}")
+    if kernel == "compiled" and not (device.type == "cpu" and _chunks.has_cpp_compiler()):
+        _tell("kernel='compiled' needs a CPU and a C++ compiler: plain chunks instead")
+        return "eager"
+    return "compiled" if kernel == "compiled" else "eager"
+
+
+@cache
+def _tell(message: str) -> None:
+    log.warning(message)

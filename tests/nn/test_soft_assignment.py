@@ -1,9 +1,14 @@
 """Soft assignment equals the dense computation, in value and gradient, without holding N x K."""
 
+import logging
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from smalti.nn.soft_assignment import assign_codes, soft_assign
+from smalti.nn import _chunks
+from smalti.nn.soft_assignment import _tell, assign_codes, soft_assign
 
 
 def dense(logits):
@@ -21,17 +26,20 @@ def results(assignment):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 100, None])
-def test_gradients_are_exact_for_any_chunk(chunk):
-    assert torch.autograd.gradcheck(lambda u, v: results(soft_assign(u, v, chunk=chunk)), (random(7, 3), random(5, 3)))
+@pytest.mark.parametrize("tile", [1, 2, 5, None])
+def test_gradients_are_exact_for_any_chunk_and_tile(chunk, tile):
+    inputs = (random(7, 3), random(5, 3))
+    assert torch.autograd.gradcheck(lambda u, v: results(soft_assign(u, v, chunk=chunk, tile=tile)), inputs)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 9, None])
+@pytest.mark.parametrize("tile", [1, 4, None])
 @pytest.mark.parametrize("temperature", [0.01, 0.5])
-def test_equals_dense_computation(chunk, temperature):
+def test_equals_dense_computation(chunk, tile, temperature):
     z, codebook = random(9, 4), random(6, 4)
     logits = -torch.cdist(z, codebook).square() / temperature
     expected = dense(logits)
-    actual = results(assign_codes(z, codebook, temperature=temperature, chunk=chunk))
+    actual = results(assign_codes(z, codebook, temperature=temperature, chunk=chunk, tile=tile))
     torch.testing.assert_close(actual[1:], expected[1:])
     # The log-partition lacks |z|^2 / T, so its gradient is compared through the other two results.
     torch.testing.assert_close(actual[0], expected[0] + z.square().sum(dim=1) / temperature)
@@ -83,3 +91,115 @@ def test_narrow_inputs_and_autocast_compute_in_float32():
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match=r"temperature=0\.0"):
         assign_codes(random(2, 2), random(2, 2), temperature=0.0)
+
+
+@pytest.mark.parametrize("codes", [5, 128, 300, 384])
+@pytest.mark.parametrize("tile", [None, 130, 256])
+def test_indices_are_the_first_of_the_largest_logits(codes, tile):
+    queries, keys = torch.randint(-2, 3, (40, 2)).double(), torch.randint(-2, 3, (codes, 2)).double()
+    found = soft_assign(queries, keys, chunk=7, tile=tile).indices
+    assert torch.equal(found, (queries @ keys.T).argmax(dim=1))
+
+
+def test_several_problems_of_one_shape_are_one_call():
+    u, v = random(3, 6, 2), random(3, 5, 2)
+    together = soft_assign(u, v)
+    apart = [soft_assign(*pair) for pair in zip(u, v, strict=True)]
+    for name in ("indices", "log_partition", "entropy", "mean_probability"):
+        assert torch.equal(getattr(together, name), torch.stack([getattr(one, name) for one in apart]))
+    assert torch.autograd.gradcheck(lambda u, v: results(soft_assign(u, v)), (u, v))
+
+
+@pytest.mark.parametrize("chunk", [1, 37, 64, None])
+@pytest.mark.parametrize("tile", [None, 50])
+def test_results_in_float32_do_not_depend_on_the_cut(chunk, tile):
+    u, v = random(64, 8, dtype=torch.float32), random(200, 8, dtype=torch.float32)
+
+    def all_of(**cut):
+        found = results(soft_assign(20 * u, v, **cut))
+        weights = [torch.linspace(-1, 1, len(value)) for value in found]
+        return [*found, *torch.autograd.grad(found, (u, v), weights)]
+
+    for ours, theirs in zip(all_of(chunk=chunk, tile=tile), all_of(chunk=64), strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+def saved_elements(count, codes, channels=4):
+    saved = []
+    z, codebook = (torch.randn(size, channels, requires_grad=True) for size in (count, codes))
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):
+        assign_codes(z, codebook, temperature=0.1)
+    return sum(saved)
+
+
+def test_what_is_saved_grows_with_n_plus_k_and_not_with_their_product():
+    base, more_tokens, more_codes, both = (saved_elements(*size) for size in ((64, 48), (128, 48), (64, 96), (128, 96)))
+    assert both - base == (more_tokens - base) + (more_codes - base)
+    assert both <= 2 * base
+
+
+PEAK = """
+import resource, sys, torch
+from smalti.nn.soft_assignment import assign_codes
+torch.set_num_threads(1)
+count, codes = int(sys.argv[1]), int(sys.argv[2])
+def step(count, codes):
+    z, codebook = (torch.nn.functional.normalize(torch.randn(n, 8), dim=1).requires_grad_() for n in (count, codes))
+    found = assign_codes(z, codebook, temperature=0.01)
+    (found.entropy.mean() - found.mean_probability.square().sum()).backward()
+step(64, 64)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+step(count, codes)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "codes", "limit"),
+    [(8192, 4096, 32), pytest.param(65536, 262144, 1024, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])],
+)
+def test_peak_memory_stays_far_below_n_times_k(count, codes, limit):
+    command = [sys.executable, "-c", PEAK, str(count), str(codes)]
+    mib = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert mib < limit < count * codes * 4 / 2**20 / 3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler itself
+def test_compiled_chunks_equal_plain_ones():
+    if not _chunks.has_cpp_compiler():
+        pytest.skip("no C++ compiler")
+    u, v = random(40, 4, dtype=torch.float32), random(300, 4, dtype=torch.float32)
+    weights = [torch.randn(40), torch.randn(40), torch.randn(300)]
+    plain, compiled = (results(soft_assign(u, v, chunk=16, kernel=kernel)) for kernel in ("eager", "compiled"))
+    torch.testing.assert_close(compiled, plain)
+    gradients = [torch.autograd.grad(found, (u, v), weights) for found in (compiled, plain)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_without_a_compiler_plain_chunks_take_over_with_a_message(monkeypatch, caplog):
+    _tell.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    u, v = random(4, 2), random(3, 2)
+    with caplog.at_level(logging.WARNING, logger="smalti"):
+        found = [soft_assign(u, v, kernel="compiled") for _ in range(2)]
+    assert torch.equal(found[0].entropy, soft_assign(u, v, kernel="eager").entropy)
+    assert [record.message for record in caplog.records].count(caplog.records[0].message) == 1
+    assert "C++ compiler" in caplog.text
+
+
+@pytest.mark.parametrize("cut", [{"chunk": 0}, {"tile": -1}, {"kernel": "fast"}])
+def test_cut_and_kernel_are_checked(cut):
+    with pytest.raises(ValueError, match=str(next(iter(cut.values())))):
+        soft_assign(random(2, 2), random(2, 2), **cut)
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ValueError, match=r"expected \(N, d\) and \(K, d\)"):
+        soft_assign(random(2, 3), random(2, 2))
+
+
+def test_no_token_gives_empty_results():
+    found = soft_assign(random(0, 2), random(3, 2))
+    assert found.entropy.shape == (0,)
+    assert torch.equal(found.mean_probability, torch.zeros(3, dtype=torch.float64))
