@@ -90,7 +90,7 @@ class TermSpec:
         """The mapping a recipe would hold, the loss's defaults filled in."""
         options = Spec(self.loss, self.arguments).plain()
         registered = isinstance(self.loss, type) and issubclass(self.loss, Part)
-        own = {key: plain(value) for key, value in self.fields.items()}
+        own = Spec(TermOptions, self.fields).plain()
         return {"type": short_name(self.loss), **(options if registered else {"options": options}), **own}
 
 
