@@ -9,6 +9,7 @@ import argparse
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -154,7 +155,8 @@ def _read_pickle(path: Path) -> Any:
     allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
     try:
         allowed += [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in _lightning_names(path)]
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # other protocols of pickle: what cannot be read is an error
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(path, str(error))) from error

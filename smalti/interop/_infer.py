@@ -16,10 +16,16 @@ Config = dict[str, Any]
 
 
 class Shapes:
-    """Shapes by our names; what is asked for and missing is noted under the foreign name."""
+    """Shapes by our names; what is asked for and missing is noted under the foreign name.
 
-    def __init__(self, shapes: Mapping[str, Shape], table: Table) -> None:
-        self.shapes, self.table = shapes, table
+    Args:
+        shapes: name -> shape.
+        table: of the format.
+        quantized: whether anything of a codebook is there.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape], table: Table, quantized: bool) -> None:
+        self.shapes, self.table, self.quantized = shapes, table, quantized
         self.missing: list[str] = []
 
     def length(self, name: str) -> int:
@@ -125,7 +131,7 @@ def _bottleneck(shapes: Shapes, in_channels: int, heads: int) -> Config:
     projected = shapes.has("bottleneck.projection.")
     width = shapes.length("bottleneck.projection.bias") if projected else in_channels
     common = {"in_channels": in_channels, "projection": projected}
-    if shapes.has("bottleneck.codebook."):
+    if shapes.quantized:
         size = shapes.rows("bottleneck.codebook.weight", width)
         return {"type": "vector_quantizer", **common, "codebook_size": size, "code_channels": width}
     return {"type": "gaussian", **common, "latent_channels": max(width // 2, 1)}

@@ -95,7 +95,8 @@ def config_from(checkpoint: Checkpoint, kind: Format, options: ImportOptions) ->
     """
     layout = kind.layout(checkpoint.state.keys())
     table = kind.table(layout)
-    shapes = Shapes(_our_shapes(checkpoint.state, table), table)
+    quantized = any(key.startswith("quantize") for key in checkpoint.state)
+    shapes = Shapes(_our_shapes(checkpoint.state, table), table, quantized)
     if layout.levels == 0:
         raise UserError(f"{checkpoint.path}: the encoder has no levels; expected the layout of {kind.title}")
     try:
