@@ -30,8 +30,10 @@ def __getattr__(name: str) -> Any:
 
 def load(
     path: str | Path, *, format: str = "auto", trust_code: bool = False, map_location: str = "cpu"
-) -> "Autoencoder":
+) -> Any:
     """A trained model, in evaluation mode: a run, a saved model, a repository of the Hub, or a foreign checkpoint.
+
+    An ``Autoencoder``, or the generator of a GAN.
 
     Args:
         path: a folder with ``config.json`` and ``model.safetensors``, a run folder that holds one as ``model``,

@@ -14,6 +14,7 @@ from smalti.cli.latent_stats import latent_stats
 from smalti.cli.recipes import recipes
 from smalti.cli.reconstruct import reconstruct
 from smalti.cli.report import report
+from smalti.cli.sample import sample
 from smalti.cli.train import train
 from smalti.registry import UserError
 
@@ -73,6 +74,7 @@ app.command()(reconstruct)
 app.command()(encode)
 app.command()(convert)
 app.command("latent-stats")(latent_stats)
+app.command()(sample)
 app.command()(report)
 app.add_typer(recipes, name="recipes")
 

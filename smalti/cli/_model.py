@@ -1,12 +1,13 @@
 """The model that a verb works with."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
+    from smalti.models._generator import Generator
     from smalti.models.autoencoder import Autoencoder
 
 ModelPath = Annotated[
@@ -16,11 +17,34 @@ Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1; 
 
 
 def open_model(path: str, device: str) -> "Autoencoder":
-    """Loads a trained model in evaluation mode.
+    """Loads a trained autoencoder in evaluation mode.
 
     Raises:
-        UserError: if it is missing or damaged, or there is no such device.
+        UserError: if it is missing or damaged or something else, or there is no such device.
     """
+    from smalti.models.autoencoder import Autoencoder
+
+    model = _open(path, device)
+    if not isinstance(model, Autoencoder):
+        raise UserError(f"{path}: a {type(model).__name__}, expected an autoencoder; `smalti sample` is for generators")
+    return model
+
+
+def open_generator(path: str, device: str) -> "Generator":
+    """Loads a trained generator in evaluation mode.
+
+    Raises:
+        UserError: if it is missing or damaged or something else, or there is no such device.
+    """
+    from smalti.models._generator import Generator
+
+    model = _open(path, device)
+    if not isinstance(model, Generator):
+        raise UserError(f"{path}: a {type(model).__name__}, expected a generator; see `smalti reconstruct`")
+    return model
+
+
+def _open(path: str, device: str) -> Any:
     import torch
 
     import smalti

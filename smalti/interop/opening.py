@@ -11,14 +11,12 @@ from smalti.interop._containers import DIFFUSERS_NAMES
 from smalti.interop._recognise import AUTO, OURS
 from smalti.interop.conversion import import_checkpoint
 from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, is_saved_model, read_config, read_weights
-from smalti.models.autoencoder import Autoencoder
+from smalti.models._saved import SavedModel
 from smalti.registry import UserError
 
 
-def open_model(
-    path: str | Path, format: str = AUTO, *, trust_code: bool = False, map_location: str = "cpu"
-) -> Autoencoder:
-    """A model in evaluation mode.
+def open_model(path: str | Path, format: str = AUTO, *, trust_code: bool = False, map_location: str = "cpu") -> Any:
+    """A model in evaluation mode: an autoencoder, or a generator if one was saved.
 
     Args:
         path: of a run, a saved model, a foreign checkpoint, or ``owner/name`` on the Hub.
@@ -31,7 +29,7 @@ def open_model(
     """
     foreign = foreign_source(path, format)
     if foreign is None:
-        return Autoencoder.from_pretrained(our_source(path), trust_code=trust_code, map_location=map_location)
+        return SavedModel.from_pretrained(our_source(path), trust_code=trust_code, map_location=map_location)
     return import_checkpoint(foreign, format).model.to(map_location)
 
 

@@ -22,6 +22,7 @@ VERBS = [
     ["encode"],
     ["convert"],
     ["latent-stats"],
+    ["sample"],
     ["report"],
     ["recipes"],
     ["recipes", "list"],
