@@ -4,16 +4,21 @@ Networks are built on the meta device, where tensors have shapes and no memory, 
 found here and not in the first step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from smalti.config import ConfigError, Problem, Spec
 from smalti.data.transforms import Transform
+from smalti.engine.rehearsal import can_be_rehearsed, known_values, objection, required
 from smalti.engine.sections import PLAYERS, Recipe
 from smalti.engine.settings import parse_cycle
 from smalti.nn.meta import on_meta_device
 from smalti.objectives.graph import Graph
+from smalti.objectives.names import DISCRIMINATOR, NEEDS_DISCRIMINATOR, is_constant
+from smalti.objectives.term import Term
 from smalti.registry import Phase, UserError, suggest
+
+MODEL_WORDS = ("judged", "last_layer", "training_forward")  # what the engine asks of any model
 
 
 def graph_problems(recipe: Recipe) -> list[Problem]:
@@ -29,7 +34,8 @@ def graph_problems(recipe: Recipe) -> list[Problem]:
     problems += _condition(recipe, discriminator)
     problems += _labels(recipe, model, discriminator)
     problems += _channels(recipe, model, discriminator)
-    problems += _losses(recipe)
+    broken = {problem.place for problem in problems}
+    problems += _losses(recipe, model, broken)
     return problems
 
 
@@ -88,13 +94,17 @@ def _names(recipe: Recipe, model: Any) -> Iterator[Problem]:
     target = model if model is not None else recipe.model_class
     if target is None:
         return
+    lacking = [word for word in MODEL_WORDS if not (hasattr(recipe.model_class, word) or hasattr(model, word))]
+    if lacking:
+        yield Problem("model.type", f"no model: it has no {', '.join(lacking)}")
+        return
     graph = Graph(
         model=target,
         discriminator="discriminator" in recipe.sections,
-        provides=None if model is None else model.provides,
-        keys={} if model is None else model.output_keys,
+        provides=getattr(model, "provides", None),  # a model from elsewhere need not say
+        keys=getattr(model, "output_keys", {}),
         teachers=recipe.teacher_names,
-        columns=_columns(recipe),
+        columns=(*_columns(recipe), *(("noise",) if _draws_noise(recipe, model) else ())),
     )
     for player, terms in recipe.terms.items():
         static = []
@@ -103,9 +113,42 @@ def _names(recipe: Recipe, model: Any) -> Iterator[Problem]:
                 static.append(term.static(name))
             except (UserError, ValueError) as error:
                 yield Problem(term.place, str(error))
-        for problem in graph.check(player, static):
-            if not _refers_to_broken(recipe, player, problem):
-                yield problem
+        found = graph.check(player, static)
+        yield from (problem for problem in found if not _refers_to_broken(recipe, player, problem))
+        for one in static:
+            place = f"objective.{player}.{one.name}"
+            if _is_idle(player, one) and not any(f"{problem.place}.".startswith(f"{place}.") for problem in found):
+                yield Problem(place, _IDLE[player])
+
+
+_IDLE: dict[Phase, str] = {
+    "generator": "asks for nothing that the model makes: it would train nothing; role: log reports it",
+    "discriminator": "asks for nothing that the discriminator says: it would train nothing; role: log reports it",
+}
+
+
+def _is_idle(player: Phase, term: Term) -> bool:
+    """Whether an optimised term depends on nothing that its phase trains."""
+    try:
+        reads = term.reads
+    except UserError:  # its arguments cannot be read: that is said elsewhere
+        return False
+    if term.role == "log":
+        return False
+    if player == "discriminator":
+        return NEEDS_DISCRIMINATOR.isdisjoint(reads)
+    return all(is_constant(name) for name in reads - DISCRIMINATOR)
+
+
+def _draws_noise(recipe: Recipe, model: Any) -> bool:
+    """Whether batches will have a column of noise for the model."""
+    noise_shape, image_shape = getattr(model, "noise_shape", None), _shape(recipe, model)
+    if not callable(noise_shape) or image_shape is None:
+        return False
+    try:
+        return noise_shape(image_shape) is not None
+    except UserError:
+        return True  # of another size: that is said elsewhere
 
 
 def _refers_to_broken(recipe: Recipe, player: Phase, problem: Problem) -> bool:
@@ -196,14 +239,34 @@ def _validation_data(recipe: Recipe) -> Any:
     return section.arguments.get("data") if isinstance(section, Spec) else None
 
 
-def _losses(recipe: Recipe) -> Iterator[Problem]:
-    """What the constructors of losses and teachers refuse."""
+def _losses(recipe: Recipe, model: Any, broken: Collection[str]) -> Iterator[Problem]:
+    """What the constructors of losses and teachers refuse, and the losses themselves where they find unfit sizes."""
+    shape = _shape(recipe, model)
+    codebooks = getattr(model, "output_keys", {}).get("codebooks", ())
+    values = known_values(shape, model.judged, codebooks) if shape is not None and hasattr(model, "judged") else {}
     for player, terms in recipe.terms.items():
         for name, term in terms.items():
             problems: list[Problem] = []
-            on_meta(Spec(lambda term=term, name=name: term.build(name), {}, f"objective.{player}.{name}"), problems)
+            place = f"objective.{player}.{name}"
+            made = on_meta(Spec(lambda term=term, name=name: term.build(name), {}, place), problems)
             yield from problems
+            if made is None or any(f"{other}.".startswith(f"{place}.") for other in broken):
+                continue
+            if can_be_rehearsed(made.loss, required(made).values(), values):
+                said = objection(term.build(name), values)
+                yield from [Problem(place, said)] if said else []
     for name, spec in recipe.teachers.items():
         problems = []
         on_meta(spec, problems)
         yield from (Problem(p.place or f"objective.teachers.{name}", p.message) for p in problems)
+
+
+def _shape(recipe: Recipe, model: Any) -> tuple[int, int, int] | None:
+    """(C, H, W) of the training images; None if it is not known."""
+    section = recipe.specs.get("data")
+    transform = section.arguments.get("transform") if isinstance(section, Spec) else None
+    size = transform.arguments.get("size") if isinstance(transform, Spec) else None
+    if size is None:
+        return None
+    height, width = (size, size) if isinstance(size, int) else size
+    return (getattr(model, "image_channels", 3), height, width)

@@ -173,9 +173,15 @@ class CycleEntry:
     reuse: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses a repetition below one."""
-        if self.repeat < 1:
+        """Refuses a repetition below one, and a bound that is none."""
+        if isinstance(self.repeat, bool) or not isinstance(self.repeat, int) or self.repeat < 1:
             raise ValueError(f"repeat={self.repeat!r}: expected a whole number of at least 1")
+        bound: object = self.weight_clip
+        if bound is not None and (isinstance(bound, bool) or not isinstance(bound, (int, float)) or not bound > 0.0):
+            raise ValueError(f"weight_clip={bound!r}: expected a number above 0")
+        reuse: object = self.reuse
+        if not isinstance(reuse, bool):
+            raise ValueError(f"reuse={reuse!r}: expected true or false")
 
 
 def parse_cycle(

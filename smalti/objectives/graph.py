@@ -163,7 +163,10 @@ class Graph:
             return f"the data has no column {column!r}{suggest(column, self.columns)}"
         if name.startswith("teacher.") and not self.teachers:
             return f"unknown teacher {name.removeprefix('teacher.')!r}: objective.teachers is empty"
-        return f"unknown context name {name!r}{suggest(name, _concrete(known))}"
+        ending = [one for one in sorted(_concrete(known)) if one.endswith(f".{name}")]
+        return f"unknown context name {name!r}{suggest(name, _concrete(known) if not ending else [])}" + (
+            f"; did you mean {ending[0]!r}?" if ending else ""
+        )
 
     def _adaptive(self, terms: Sequence[Term]) -> Iterator[tuple[Term, str]]:
         if not self.discriminator:
