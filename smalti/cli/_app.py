@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from smalti.cli.bench import bench
 from smalti.cli.convert import convert
 from smalti.cli.encode import encode
 from smalti.cli.evaluate import evaluate
@@ -77,6 +78,7 @@ app.command("latent-stats")(latent_stats)
 app.command()(sample)
 app.command()(report)
 app.add_typer(recipes, name="recipes")
+app.add_typer(bench, name="bench")
 
 
 def _version(wanted: bool) -> None:

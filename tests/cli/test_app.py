@@ -24,6 +24,8 @@ VERBS = [
     ["latent-stats"],
     ["sample"],
     ["report"],
+    ["bench"],
+    ["bench", "quantizer"],
     ["recipes"],
     ["recipes", "list"],
     ["recipes", "show"],

@@ -1,0 +1,52 @@
+"""``smalti bench``: what ours costs beside the textbook form, measured in one process."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smalti.registry import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+bench = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure parts against their textbook form.\n\nExample: smalti bench quantizer",
+)
+
+Repeats = Annotated[int, typer.Option(min=1, help="Times that each variant runs, in turn; the median counts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON, for programs.")]
+Device = Annotated[str, typer.Option(help="cpu, or cuda.")]
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    return torch.device(name)
+
+
+@bench.command()
+def quantizer(
+    tokens: Annotated[int, typer.Option(min=1, help="N, positions of a batch.")] = 8192,
+    codes: Annotated[int, typer.Option(min=1, help="K, size of the codebook.")] = 16384,
+    channels: Annotated[int, typer.Option(min=1, help="d, width of a code.")] = 8,
+    repeats: Repeats = 3,
+    compiled: Annotated[bool, typer.Option(help="Also the compiled chunks (CPU).")] = True,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Code search with and without entropy loss, forward and backward.
+
+    Seconds are processor time of one thread, or CUDA time. RATIO is how many times longer AGAINST took.
+
+    Example: smalti bench quantizer --tokens 8192 --codes 16384
+    """
+    from smalti.cli._bench_quantizer import measure_quantizer
+    from smalti.cli._measure import show
+
+    show(*measure_quantizer(tokens, codes, channels, _device(device), repeats, compiled=compiled), as_json)
