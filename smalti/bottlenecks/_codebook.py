@@ -13,6 +13,7 @@ from smalti.bottlenecks._usage import UsageWindow
 from smalti.nn.clustering import cluster_sums, kmeans
 from smalti.nn.code_search import nearest_code
 from smalti.nn.distributed import broadcast
+from smalti.nn.freezing import Freezable
 from smalti.nn.gradient import gradient_copy, straight_through
 from smalti.nn.precision import at_least_float32, full_precision
 from smalti.outputs import CodebookRecord
@@ -46,7 +47,7 @@ class Revival:
     patience: Annotated[int, Field(ge=1)] = 100
 
 
-class Codebook(nn.Module):
+class Codebook(Freezable, nn.Module):
     """K rows of d channels; each position of a latent is replaced by the nearest row (arXiv:1711.00937).
 
     Args:
@@ -149,6 +150,8 @@ class Codebook(nn.Module):
             z = z.to(self.weight.dtype)
             counts, sums = cluster_sums(z, indices, self.size)
             self.window.add(counts)
+            if self.frozen:
+                return
             if self._starts_now():
                 self.replace(kmeans(z, self.size))
                 self.initialized.fill_(True)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import TypeAdapter
 
 from smalti.config.schema import option_parameters, type_hints
+from smalti.engine.fine_tuning import NETWORKS
 from smalti.engine.sections import PLAYERS, REQUIRED, SECTIONS, TERM_FIELDS
 from smalti.extractors import Extractor
 from smalti.losses import Loss
@@ -101,6 +102,14 @@ FOREIGN: Schema = {
 }
 
 
+STARTED: Schema = {
+    "type": "object",
+    "description": "A saved network, with options that change it and parts that stay as they are.",
+    "properties": {"init": {"type": "string"}, "freeze": {"type": "array", "items": {"type": "string"}}},
+    "required": ["init"],
+}
+
+
 def scalar(annotation: Any) -> Schema:
     """A number, string or flag with its bounds."""
     found: Schema = TypeAdapter(annotation).json_schema()
@@ -111,6 +120,8 @@ def recipe_schema() -> Schema:
     """The schema of a whole recipe (JSON Schema 2020-12)."""
     definitions = Definitions()
     sections = {name: definitions.of(kind) for name, kind in SECTIONS.items()}
+    for network in NETWORKS:
+        sections[network] = {"anyOf": [sections[network], STARTED]}
     teachers = {"type": "object", "additionalProperties": definitions.of(Extractor)}
     sections["objective"] = {
         "type": "object",

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from smalti.data.loader import BatchLoader, evaluation_batches
+from smalti.engine.fine_tuning import apply_start
 from smalti.engine.recipe import Recipe
 from smalti.engine.sections import DataSection, ValidationSection
 from smalti.engine.settings import GENERATOR, EngineSettings
@@ -115,4 +116,7 @@ def _seeded(recipe: Recipe, section: str) -> Any:
     seed = recipe.specs["engine"].arguments.get("seed", 0)
     with torch.random.fork_rng():
         torch.manual_seed(seed * 1_000_003 + sum(map(ord, section)))
-        return recipe.specs[section].build()
+        network = recipe.specs[section].build()
+    if section in recipe.starts:
+        apply_start(section, recipe.starts[section], network)
+    return network

@@ -17,6 +17,7 @@ from pathlib import Path
 from smalti.config import ConfigError, Document, Problem, Validator, load, override
 from smalti.config.document import merge, parse
 from smalti.engine.checks import graph_problems
+from smalti.engine.fine_tuning import start_problems
 from smalti.engine.sections import TINY, Recipe, read_sections
 from smalti.registry import UserError
 
@@ -87,7 +88,8 @@ def validate(document: Document, name: str = "recipe") -> Recipe:
     recipe = read_sections(document, name, validator)
     problems = [*document.problems, *validator.problems]
     broken = {problem.place for problem in problems}
-    problems += [problem for problem in graph_problems(recipe) if problem.place not in broken]
+    found = [*graph_problems(recipe), *start_problems(recipe.starts, recipe.specs)]
+    problems += [problem for problem in found if problem.place not in broken]
     if problems:
         raise ConfigError([Problem(p.place, p.message, p.where or document.where(p.place)) for p in problems])
     return recipe

@@ -12,6 +12,7 @@ from smalti.config.document import merge
 from smalti.data import ImageSource
 from smalti.data.transforms import Transform
 from smalti.discriminators import Discriminator
+from smalti.engine.fine_tuning import NETWORKS, Start, read_start
 from smalti.engine.settings import FP16_REFUSED, EngineSettings, PhaseOptimizer, ValidationSettings
 from smalti.extractors import Extractor
 from smalti.losses import Loss
@@ -108,6 +109,7 @@ class Recipe:
         teacher_names: names of all teachers, also of those with problems.
         model_class: the model's class, also of a model with problems.
         cycle: entries as written.
+        starts: network -> where its weights come from, of those that do not start fresh.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Recipe:
     teacher_names: tuple[str, ...] = ()
     model_class: Any = None
     cycle: list[Any] = field(default_factory=list)
+    starts: dict[str, Start] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """The resolved recipe, defaults filled in."""
@@ -128,6 +131,8 @@ class Recipe:
         if self.teachers:
             objective["teachers"] = plain(self.teachers)
         sections = {name: plain(spec) for name, spec in self.specs.items() if spec is not None}
+        for name, start in self.starts.items():
+            sections[name] |= start.plain()
         return {**sections, "objective": objective, "cycle": plain(self.cycle)}
 
 
@@ -141,6 +146,8 @@ def read_sections(document: Document, name: str, validator: Validator) -> Recipe
         if key not in sections:
             validator.report(key, f"missing section {key!r}")
     recipe = Recipe(name, frozenset(sections))
+    written = dict(sections)
+    _read_starts(sections, recipe, validator)
     model = sections.get("model")
     recipe.model_class = Validator().type_of(model, Model, "") if isinstance(model, Mapping) else None
     for key, annotation in SECTIONS.items():
@@ -154,6 +161,24 @@ def read_sections(document: Document, name: str, validator: Validator) -> Recipe
         recipe.cycle = cycle
     else:
         validator.report("cycle", f"{cycle!r}: expected a list of phases")
+    _check_tiny(written, name, validator)
+    return recipe
+
+
+def _read_starts(sections: dict[str, Any], recipe: Recipe, validator: Validator) -> None:
+    """Puts the options of saved networks under those of the recipe; a section that cannot be read is left out."""
+    for key in NETWORKS:
+        if not isinstance(sections.get(key), Mapping):
+            continue
+        sections[key], start = read_start(sections[key], key, validator)
+        if start is not None:
+            recipe.starts[key] = start
+        if sections[key] is None:
+            del sections[key]
+
+
+def _check_tiny(sections: Mapping[str, Any], name: str, validator: Validator) -> None:
+    """Reads the recipe once more, with the overrides of its tiny form."""
     tiny = sections.get(TINY)
     if isinstance(tiny, Mapping) and not validator.problems:
         small = Document(merge({k: v for k, v in sections.items() if k != TINY}, tiny))
@@ -162,7 +187,6 @@ def read_sections(document: Document, name: str, validator: Validator) -> Recipe
         validator.problems += [Problem(f"{TINY}.{problem.place}", problem.message) for problem in inner.problems]
     elif tiny is not None and not isinstance(tiny, Mapping):
         validator.report(TINY, f"{tiny!r}: expected a mapping of overrides")
-    return recipe
 
 
 def _refuse_fp16(section: Any, validator: Validator) -> None:

@@ -1,0 +1,34 @@
+"""Parts of a network that stay as they are while the rest is trained."""
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Freezable:
+    """A module with state that changes outside of gradients; it must not while ``frozen``."""
+
+    frozen: bool = False
+
+
+def freeze(module: nn.Module) -> None:
+    """Takes a network out of training: no gradients, no new normalisation statistics, no codes that move.
+
+    Gradients still pass through it, and what acts in training mode (sampling, estimators, dropout) still does.
+
+    >>> layer = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    >>> freeze(layer)
+    >>> any(parameter.requires_grad for parameter in layer.parameters())
+    False
+    """
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    for part in module.modules():
+        if isinstance(part, Freezable):
+            part.frozen = True
+        if isinstance(part, _BatchNorm):
+            part.register_forward_pre_hook(_in_evaluation)
+
+
+def _in_evaluation(module: nn.Module, inputs: object) -> None:
+    # At each pass: whoever calls .train() on the whole network would set it back.
+    module.eval()
