@@ -154,6 +154,8 @@ def override(document: Document, assignment: str) -> None:
         target[int(last)] = value
     else:
         target[last] = value
+    for below in [mark for mark in document.marks if mark.startswith(f"{place}.")]:
+        del document.marks[below]  # the lines of what was replaced
     document.marks[place] = "(--set)"
 
 
