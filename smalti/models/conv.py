@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from smalti.models import Decoder, Encoder
 from smalti.nn.attention import SpatialAttention
-from smalti.nn.blocks import Downsample, NormKind, Resampling, ResBlock, Upsample, norm
+from smalti.nn.blocks import Downsample, NormKind, Recompute, Resampling, ResBlock, Upsample, activate, norm
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -38,6 +38,8 @@ class ConvEncoder(Encoder):
         dropout: probability of a zero inside residual blocks.
         resample: halve by strided ``conv`` or by average ``pool``.
         patch_size: side of the squares of pixels that become channels at the entrance; 1 is the originals' layout.
+        recompute: what the backward pass makes again instead of keeping it: ``nothing``, the ``activations`` between
+            convolutions (a third of the memory, equal gradients, about equal time) or whole residual ``blocks``.
         out_channels: width after norm, activation and a last convolution; None ends at the middle, in the width of the
             last level.
     """
@@ -57,6 +59,7 @@ class ConvEncoder(Encoder):
         dropout: Fraction = 0.0,
         resample: Resampling = "conv",
         patch_size: Positive = 1,
+        recompute: Recompute = "nothing",
         out_channels: Positive | None = 256,
     ) -> None:
         super().__init__()
@@ -71,10 +74,10 @@ class ConvEncoder(Encoder):
         for level, level_width in enumerate(widths):
             down = Downsample(level_width, resample) if level < len(widths) - 1 else None
             attention = level in attention_levels
-            self.levels.append(_Level(width, level_width, blocks, attention, norm, groups, dropout, down))
+            self.levels.append(_Level(width, level_width, blocks, attention, norm, groups, dropout, recompute, down))
             width = level_width
-        self.middle = _middle(width, middle_blocks, middle_attention, norm, groups, dropout)
-        self.head = None if out_channels is None else _Head(width, out_channels, norm, groups)
+        self.middle = _middle(width, middle_blocks, middle_attention, norm, groups, dropout, recompute)
+        self.head = None if out_channels is None else _Head(width, out_channels, norm, groups, recompute)
         self.out_channels = out_channels or width
 
     def forward(self, images: Tensor) -> Tensor:
@@ -108,6 +111,8 @@ class ConvDecoder(Decoder):
         dropout: probability of a zero inside residual blocks.
         resample: double by repetition and ``conv``, or by repetition alone (``pool``).
         patch_size: side of the squares of pixels made from channels at the exit.
+        recompute: what the backward pass makes again instead of keeping it: ``nothing``, the ``activations`` between
+            convolutions (a third of the memory, equal gradients, about equal time) or whole residual ``blocks``.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class ConvDecoder(Decoder):
         dropout: Fraction = 0.0,
         resample: Resampling = "conv",
         patch_size: Positive = 1,
+        recompute: Recompute = "nothing",
     ) -> None:
         super().__init__()
         widths = _widths(channels, multipliers, attention_levels)
@@ -139,15 +145,15 @@ class ConvDecoder(Decoder):
         self.factor = patch_size * 2 ** (len(widths) - 1)
         self.projection = nn.Identity() if z_channels is None else nn.Conv2d(latent_channels, z_channels, 1)
         self.conv_in = nn.Conv2d(z_channels or latent_channels, widths[-1], 3, padding=1)
-        self.middle = _middle(widths[-1], middle_blocks, middle_attention, norm, groups, dropout)
+        self.middle = _middle(widths[-1], middle_blocks, middle_attention, norm, groups, dropout, recompute)
         self.levels = nn.ModuleList()
         width = widths[-1]
         for level, level_width in reversed(list(enumerate(widths))):
             up = Upsample(level_width, resample) if level > 0 else None
             attention = level in attention_levels
-            self.levels.append(_Level(width, level_width, blocks + 1, attention, norm, groups, dropout, up))
+            self.levels.append(_Level(width, level_width, blocks + 1, attention, norm, groups, dropout, recompute, up))
             width = level_width
-        self.head = _Head(width, image_channels * patch_size**2, norm, groups)
+        self.head = _Head(width, image_channels * patch_size**2, norm, groups, recompute)
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -177,11 +183,12 @@ class _Level(nn.Module):
         kind: NormKind,
         groups: int,
         dropout: float,
+        recompute: Recompute,
         resample: nn.Module | None,
     ) -> None:
         super().__init__()
         inputs = [in_channels] + [out_channels] * (blocks - 1)
-        self.blocks = nn.ModuleList(ResBlock(width, out_channels, kind, groups, dropout) for width in inputs)
+        self.blocks = nn.ModuleList(ResBlock(width, out_channels, kind, groups, dropout, recompute) for width in inputs)
         self.attentions = nn.ModuleList(
             SpatialAttention(out_channels, kind, groups) if attention else nn.Identity() for _ in inputs
         )
@@ -198,21 +205,23 @@ class _Level(nn.Module):
 class _Head(nn.Module):
     """Norm, activation and the last 3x3 convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, kind: NormKind, groups: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kind: NormKind, groups: int, recompute: Recompute) -> None:
         super().__init__()
+        self.recompute = recompute
         self.norm = norm(kind, in_channels, groups)
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
-        output: Tensor = self.conv(F.silu(self.norm(x)))
-        return output
+        return activate(x, self.norm, self.conv, self.recompute)
 
 
-def _middle(width: int, blocks: int, attention: bool, kind: NormKind, groups: int, dropout: float) -> nn.Sequential:
+def _middle(
+    width: int, blocks: int, attention: bool, kind: NormKind, groups: int, dropout: float, recompute: Recompute
+) -> nn.Sequential:
     if attention and blocks == 0:
         raise ValueError("middle_attention=True: expected middle_blocks of at least 1, attention follows the first")
-    parts: list[nn.Module] = [ResBlock(width, width, kind, groups, dropout) for _ in range(blocks)]
+    parts: list[nn.Module] = [ResBlock(width, width, kind, groups, dropout, recompute) for _ in range(blocks)]
     if attention:
         parts.insert(1, SpatialAttention(width, kind, groups))
     return nn.Sequential(*parts)
