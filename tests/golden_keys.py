@@ -1,6 +1,5 @@
 """The goldens' state dicts under our key names, and the tiny models that they belong to."""
 
-import re
 from collections.abc import Mapping
 
 from torch import Tensor
@@ -8,48 +7,27 @@ from torch import Tensor
 from smalti.bottlenecks import Bottleneck
 from smalti.bottlenecks.gaussian import Gaussian
 from smalti.bottlenecks.vector_quantizer import VectorQuantizer
+from smalti.interop import Layout
+from smalti.interop._table import Table
+from smalti.interop.latent_diffusion import LatentDiffusion
+from smalti.interop.llamagen import LlamaGen
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.conv import ConvDecoder, ConvEncoder
 
-COMMON = [
-    (r"^quant_conv\.", "bottleneck.projection."),
-    (r"^post_quant_conv\.", "decoder.projection."),
-    (r"^quantize\.embedding\.", "bottleneck.codebook."),
-    (r"\.norm_out\.", ".head.norm."),
-    (r"\.conv_out\.", ".head.conv."),
-    (r"\.nin_shortcut\.", ".shortcut."),
-    (r"\.proj_out\.", ".out."),
-]
-COMPVIS = [
-    (r"\.mid\.block_1\.", ".middle.0."),
-    (r"\.mid\.attn_1\.", ".middle.1."),
-    (r"\.mid\.block_2\.", ".middle.2."),
-    (r"\.(?:down|up)\.(\d+)\.block\.(\d+)\.", r".levels.\1.blocks.\2."),
-    (r"\.(?:down|up)\.(\d+)\.attn\.(\d+)\.", r".levels.\1.attentions.\2."),
-    (r"\.(?:down|up)\.(\d+)\.(?:down|up)sample\.", r".levels.\1.resample."),
-]
-LLAMAGEN = [
-    (r"\.mid\.(\d)\.", r".middle.\1."),
-    (r"\.conv_blocks\.(\d+)\.res\.(\d+)\.", r".levels.\1.blocks.\2."),
-    (r"\.conv_blocks\.(\d+)\.attn\.(\d+)\.", r".levels.\1.attentions.\2."),
-    (r"\.conv_blocks\.(\d+)\.(?:down|up)sample\.", r".levels.\1.resample."),
-]
-
 
 def compvis_key(key: str, levels: int) -> str:
-    """latent-diffusion and taming name decoder levels by resolution; ours stand in the order of execution."""
-    key = _rename(key, COMPVIS + COMMON)
-    return re.sub(r"^decoder\.levels\.(\d+)\.", lambda m: f"decoder.levels.{levels - 1 - int(m[1])}.", key)
+    """Our name for a key of latent-diffusion or taming."""
+    return _ours(LatentDiffusion().table(Layout(levels=levels)), key)
 
 
 def llamagen_key(key: str) -> str:
-    return _rename(key, LLAMAGEN + COMMON)
+    """Our name for a key of LlamaGen."""
+    return _ours(LlamaGen().table(Layout(levels=1)), key)
 
 
-def _rename(key: str, rules: list[tuple[str, str]]) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
+def _ours(table: Table, key: str) -> str:
+    [(name, _)] = table.ours(key)
+    return name
 
 
 def load_golden(model: Autoencoder, state: Mapping[str, Tensor]) -> Autoencoder:

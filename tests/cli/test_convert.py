@@ -1,0 +1,156 @@
+"""``convert`` and ``latent-stats`` as a user meets them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import smalti
+from smalti.interop._recognise import format_named
+from smalti.interop.conversion import export_state
+from smalti.metrics._latents import latent_statistics
+from smalti.models._latents import LatentScale
+from tests.cli.conftest import Verb
+from tests.conftest import GOLDEN
+from tests.interop.checkpoints import save, tiny_kl, tiny_vq
+
+KL = GOLDEN / "ldm/kl_tiny_state.safetensors"
+
+
+def test_a_conversion_says_what_it_did(smalti_cli: Verb, tmp_path: Path) -> None:
+    result = smalti_cli("convert", KL, tmp_path / "ours")
+    assert result.exit_code == 0
+    for line in (
+        "latent-diffusion / taming-transformers -> smalti, raw weights",
+        "every tensor bit-equal",
+        "dropped: loss.perceptual_loss",
+        "LPIPS, a frozen network of the loss",
+        "discriminator (--keep-discriminator carries it)",
+        "largest difference",
+    ):
+        assert line in result.stdout
+    assert smalti.load(tmp_path / "ours").factor == 2
+
+
+def test_json_holds_the_same(smalti_cli: Verb, tmp_path: Path) -> None:
+    result = smalti_cli("convert", KL, tmp_path / "ours", "--keep-discriminator", "--json")
+    found = json.loads(result.stdout)
+    assert found["discriminator"]
+    assert found["largest_difference"] < 1e-5
+    assert set(found["dropped"]) == {
+        "LPIPS, a frozen network of the loss",
+        "scale of the loss, which the original never trains",
+    }
+    assert (tmp_path / "ours" / "discriminator" / "config.json").is_file()
+
+
+def test_a_checkpoint_goes_through_every_format_and_comes_back(smalti_cli: Verb, tmp_path: Path) -> None:
+    model = tiny_vq()
+    model.save_pretrained(tmp_path / "ours")
+    for source, target, format in (
+        ("ours", "a.ckpt", "taming"),
+        ("a.ckpt", "b", "diffusers"),
+        ("b", "c.safetensors", "latent-diffusion"),
+        ("c.safetensors", "again", "smalti"),
+    ):
+        result = smalti_cli("convert", tmp_path / source, tmp_path / target, "--to", format)
+        assert result.exit_code == 0, result.stderr
+    again = smalti.load(tmp_path / "again").state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
+
+
+def test_a_trained_run_is_exported(smalti_cli: Verb, trained: Path, tmp_path: Path) -> None:
+    result = smalti_cli("convert", trained, tmp_path / "vq", "--to", "diffusers")
+    assert result.exit_code == 2
+    assert "has no place" in result.stderr, "its patches and norms have no counterpart there"
+    assert not (tmp_path / "vq").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.ckpt", "out"], "none.ckpt"),
+        ([KL, "out", "--from", "llamagen"], "it looks like latent-diffusion"),
+        ([KL, "out", "--from", "lama"], "unknown format 'lama'"),
+        ([KL, "out", "--to", "nonsense"], "unknown format 'nonsense'"),
+        ([KL, "out", "--weights", "ema"], "no averaged weights"),
+        ([KL, "out", "--scaling-factor", "0"], "expected a positive number"),
+        ([KL, "out.onnx", "--to", "taming"], "ends in .ckpt, .pt, .safetensors"),
+        ([KL, "out.ckpt", "--to", "taming", "--keep-discriminator"], "written without one"),
+        ([GOLDEN / "ldm/diffusers_kl_tiny_state.safetensors", "out", "--keep-discriminator"], "holds none"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_message(
+    smalti_cli: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[object], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = smalti_cli("convert", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_replaced_only_if_told(smalti_cli: Verb, tmp_path: Path) -> None:
+    assert smalti_cli("convert", KL, tmp_path / "ours").exit_code == 0
+    again = smalti_cli("convert", KL, tmp_path / "ours")
+    assert again.exit_code == 2
+    assert "--force" in again.stderr
+    assert smalti_cli("convert", KL, tmp_path / "ours", "--force").exit_code == 0
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    refused = smalti_cli("convert", KL, tmp_path / "mine", "--force")
+    assert refused.exit_code == 2
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_verbs_read_foreign_checkpoints(smalti_cli: Verb, photos: Path, tmp_path: Path) -> None:
+    path = save(tmp_path / "vq.ckpt", export_state(tiny_vq(), format_named("taming")).state)
+    result = smalti_cli("encode", path, "--data", photos, "--out", tmp_path / "tokens.npz")
+    assert result.exit_code == 0, result.stderr
+
+
+def test_measured_scale_and_shift_go_into_the_config_and_to_diffusers(
+    smalti_cli: Verb, photos: Path, tmp_path: Path
+) -> None:
+    tiny_kl().save_pretrained(tmp_path / "ours")
+    before = (tmp_path / "ours" / "model.safetensors").read_bytes()
+    options = ("--data", photos, "--size", 16, "--json")
+    assert smalti_cli("latent-stats", tmp_path / "ours", *options, "--dry-run").exit_code == 0
+    assert smalti.load(tmp_path / "ours").latents is None
+    found = json.loads(smalti_cli("latent-stats", tmp_path / "ours", *options).stdout)
+    assert found["images"] == 2
+    assert (tmp_path / "ours" / "model.safetensors").read_bytes() == before
+    model = smalti.load(tmp_path / "ours")
+    assert model.latents is not None
+    assert list(model.latents.scale) == found["scale"]
+    assert smalti_cli("convert", tmp_path / "ours", tmp_path / "there", "--to", "diffusers").exit_code == 0
+    config = json.loads((tmp_path / "there" / "config.json").read_text())
+    assert config["latents_mean"] == found["shift"]
+    torch.testing.assert_close(torch.tensor(config["latents_std"]), 1 / torch.tensor(found["scale"]))
+
+
+def test_a_run_folder_is_measured_too(smalti_cli: Verb, trained: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    assert smalti_cli("latent-stats", tmp_path / "run", "--data", photos).exit_code == 0
+    assert smalti.load(tmp_path / "run").latents is not None
+
+
+@torch.no_grad()
+def test_scaled_samples_have_mean_0_and_deviation_1() -> None:
+    model = tiny_kl().double()
+    batches = [{"image": torch.randn(size, 3, 16, 16, dtype=torch.float64)} for size in (3, 1, 4)]
+    found = latent_statistics(model, batches)
+    posterior = model.encode(torch.cat([batch["image"] for batch in batches])).posterior
+    assert posterior is not None
+    torch.testing.assert_close(found.mean, posterior.mean.mean(dim=(0, 2, 3)))
+    variance = posterior.mean.var(dim=(0, 2, 3), correction=0) + posterior.var.mean(dim=(0, 2, 3))
+    torch.testing.assert_close(found.std, variance.sqrt())
+    latents = LatentScale(**found.config())
+    scaled = latents.apply(posterior.mean)
+    torch.testing.assert_close(scaled.mean(dim=(0, 2, 3)), torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(latents.invert(scaled), posterior.mean)
+    drawn = torch.cat([posterior.sample() for _ in range(64)])
+    torch.testing.assert_close(float(drawn.std(correction=0)), found.overall, rtol=0.02, atol=0)
