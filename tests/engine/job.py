@@ -171,6 +171,16 @@ def train(folder: Path, options: Mapping[str, Any]) -> int:
 SCENARIOS["train"] = train
 
 
+def gan(folder: Path, options: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Parameters in float64 after 3 generator updates of a WGAN with a gradient penalty, and its averages."""
+    from tests.gan.toys import parameters_of_tiny_gan
+
+    return parameters_of_tiny_gan(folder, **options)
+
+
+SCENARIOS["gan"] = gan
+
+
 def main() -> None:
     """Answers the questions in a folder."""
     torch.set_num_threads(1)

@@ -18,7 +18,8 @@ from smalti.models.resnet_generator import ResnetGenerator
 from smalti.models.stylegan2 import StyleGAN2
 from smalti.objectives.term import Term
 from smalti.registry import UserError
-from tests.gan.toys import tiny_gan, weights
+from tests.engine.job import launch
+from tests.gan.toys import parameters_of_tiny_gan, tiny_gan, weights
 
 PENALTY = Term(name="penalty", loss=GradientPenalty(), weight=10.0, inputs={"epsilon": "batch.epsilon"})
 
@@ -28,30 +29,21 @@ def test_a_phase_that_does_not_move_does_not_disturb_the_other(tmp_path: Path, s
     """With its learning rate 0 a phase may run or not: the other's updates are bit for bit the same."""
     moving = "discriminator" if still == "generator" else "generator"
     rates = (0.0, 1e-3) if still == "generator" else (1e-3, 0.0)
-    both = tiny_gan(tmp_path / "both", rates=rates, critic_terms=[PENALTY])
-    alone = tiny_gan(tmp_path / "alone", rates=rates, critic_terms=[PENALTY])
-    play = alone.players[still].play
-    alone.players[still].play = lambda *a, **k: pytest.fail("not asked")  # type: ignore[method-assign]
-    before = weights(both.phases[still].network)
+    both, alone, fresh = (
+        tiny_gan(tmp_path / name, rates=rates, critic_terms=[PENALTY]) for name in ("both", "alone", "fresh")
+    )
     both.run()
-    for _ in range(3):  # the same steps, the other phase left out
-        batch = alone._draw() if alone._stream is not None and alone.state.step else None
-        if batch is None:
-            alone._prepare_to_train()
-            batch = alone._draw()
+    alone._prepare_to_train()
+    for _ in range(both.state.step):  # the same steps, the other phase left out
         clock = alone._clock(moving)
-        alone.players[moving].play(batch, clock, [None], guard=alone.guard, measure=False)
+        alone.players[moving].play(alone._draw(), clock, [None], guard=alone.guard, measure=False)
         alone.state.updates[moving] = clock.updates + 1
         alone.state.step += 1
-    assert play is not None
-    left, right = (weights(trainer.phases[moving].network) for trainer in (both, alone))
-    assert all(torch.equal(left[name], right[name]) for name in left)
-    after = weights(both.phases[still].network)
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert any(
-        not torch.equal(left[name], value)
-        for name, value in weights(tiny_gan(tmp_path / "c").phases[moving].network).items()
-    )
+    of_both, of_alone, at_start = (weights(trainer.phases[moving].network) for trainer in (both, alone, fresh))
+    assert all(torch.equal(of_both[name], of_alone[name]) for name in of_both)
+    assert any(not torch.equal(of_both[name], at_start[name]) for name in of_both)
+    kept, before = (weights(trainer.phases[still].network) for trainer in (both, fresh))
+    assert all(torch.equal(kept[name], before[name]) for name in kept)
 
 
 @pytest.mark.parametrize("terms", [[], [PENALTY]], ids=["plain", "penalty"])
@@ -66,6 +58,15 @@ def test_accumulated_micro_batches_are_one_batch(tmp_path: Path, terms: list[Ter
         torch.testing.assert_close(
             weights(whole.phases[name].network), weights(parts.phases[name].network), rtol=1e-10, atol=1e-12
         )
+
+
+def test_two_processes_are_one(tmp_path: Path) -> None:
+    whole = parameters_of_tiny_gan(tmp_path / "whole", batch_size=8)
+    (tmp_path / "pair").mkdir()
+    (pair,) = launch(tmp_path / "pair", [("gan", {"batch_size": 4})])
+    assert pair.keys() == whole.keys()
+    for name, values in whole.items():
+        assert pair[name] == pytest.approx(values, rel=1e-10, abs=1e-12)
 
 
 def test_penalty_of_a_bf16_run_is_in_single_precision(tmp_path: Path) -> None:

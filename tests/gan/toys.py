@@ -9,8 +9,9 @@ from torch import nn
 
 from smalti.discriminators.mlp import MLP
 from smalti.engine.assemble import condition_of
-from smalti.engine.settings import EngineSettings, PhaseOptimizer
+from smalti.engine.settings import EMASettings, EngineSettings, PhaseOptimizer
 from smalti.engine.trainer import Trainer
+from smalti.losses.gradient_penalty import GradientPenalty
 from smalti.losses.wgan import WGANDiscriminator, WGANGenerator
 from smalti.models.mlp_generator import MLPGenerator
 from smalti.objectives.phases import DiscriminatorPhase, GeneratorPhase
@@ -98,6 +99,25 @@ def tiny_gan(
         cycle=cycle,
         quiet=True,
     )
+
+
+def parameters_of_tiny_gan(out: Path, **options: Any) -> dict[str, list[float]]:
+    """Parameters in float64 after 3 generator updates with a gradient penalty, and their averages."""
+    penalty = Term(name="penalty", loss=GradientPenalty(), weight=10.0, inputs={"epsilon": "batch.epsilon"})
+    trainer = tiny_gan(
+        out,
+        critic_terms=[penalty],
+        cycle=["discriminator*2", "generator"],
+        batches="fresh",
+        precision="fp64",
+        ema=EMASettings(half_life=20.0),
+        **options,
+    )
+    trainer.run()
+    assert trainer.ema is not None
+    found = {f"{name}.{key}": p for name, phase in trainer.phases.items() for key, p in phase.named_parameters()}
+    found |= {f"ema.{name}": value for name, value in trainer.ema.state_dict().items()}
+    return {name: value.detach().flatten().tolist() for name, value in found.items()}
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:
