@@ -50,3 +50,24 @@ def quantizer(
     from smalti.cli._measure import show
 
     show(*measure_quantizer(tokens, codes, channels, _device(device), repeats, compiled=compiled), as_json)
+
+
+@bench.command()
+def step(
+    channels: Annotated[int, typer.Option(min=32, help="Base width; a multiple of 32.")] = 64,
+    size: Annotated[int, typer.Option(min=16, help="Side of the images.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Images.")] = 2,
+    repeats: Repeats = 3,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """A training step of KL-f8 with its discriminator.
+
+    Against the schedule of latent-diffusion on the same networks: two forward passes, two traversals.
+
+    Example: smalti bench step --size 128 --batch 2
+    """
+    from smalti.cli._bench_step import measure_step
+    from smalti.cli._measure import show
+
+    show(*measure_step(channels, size, batch, _device(device), repeats), as_json)

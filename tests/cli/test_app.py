@@ -26,6 +26,7 @@ VERBS = [
     ["report"],
     ["bench"],
     ["bench", "quantizer"],
+    ["bench", "step"],
     ["recipes"],
     ["recipes", "list"],
     ["recipes", "show"],
