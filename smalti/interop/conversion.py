@@ -72,7 +72,8 @@ def import_checkpoint(path: str | Path, format: str = AUTO, options: ImportOptio
     if made.problems:
         listed = "\n".join(f"  {line}" for line in made.problems)
         raise UserError(f"{checkpoint.path}: does not fit the layout of {kind.title}:\n{listed}")
-    model.load_state_dict(made.state, assign=True)
+    # Own memory: the tensors may be windows onto the file, or onto each other.
+    model.load_state_dict({name: value.clone() for name, value in made.state.items()}, assign=True)
     dropped = {**checkpoint.dropped}
     for reason, keys in made.dropped.items():
         dropped[reason] = [*dropped.get(reason, []), *keys]

@@ -21,6 +21,7 @@ DROPPED = (
     Note(r"loss\.perceptual_loss\.", "LPIPS, a frozen network of the loss"),
     Note(r"loss\.logvar$", "scale of the loss, which the original never trains"),
     Note(r"loss\.", "state of the loss"),
+    Note(r"quantize\.embedding\.(cluster_size|embed_avg)$", "moving averages of the codebook's training"),
     Note(r"colorize$", "random colours for pictures of segmentations"),
 )
 
