@@ -55,7 +55,7 @@ def quantizer(
 @bench.command()
 def step(
     channels: Annotated[int, typer.Option(min=32, help="Base width; a multiple of 32.")] = 64,
-    size: Annotated[int, typer.Option(min=16, help="Side of the images.")] = 128,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Images.")] = 2,
     repeats: Repeats = 3,
     device: Device = "cpu",
@@ -71,3 +71,41 @@ def step(
     from smalti.cli._measure import show
 
     show(*measure_step(channels, size, batch, _device(device), repeats), as_json)
+
+
+@bench.command()
+def data(
+    size: Annotated[int, typer.Option(min=1, help="Side of the crop.")] = 256,
+    images: Annotated[int, typer.Option(min=1, help="JPEG files that are written and read.")] = 48,
+    repeats: Repeats = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Decode, crop and batch JPEGs of 500 x 375 pixels.
+
+    Example: smalti bench data --size 256
+    """
+    from smalti.cli._bench_data import measure_data
+    from smalti.cli._measure import show
+
+    show(*measure_data(size, images, repeats), as_json)
+
+
+@bench.command()
+def encode(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run folder, or a recipe, built with fresh weights.")
+    ] = "llamagen-f16",
+    size: Annotated[int, typer.Option(min=1, help="Side of the images.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Images.")] = 2,
+    repeats: Repeats = 3,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Encode and decode, in float32 and bfloat16.
+
+    Example: smalti bench encode llamagen-f16 --size 256
+    """
+    from smalti.cli._bench_data import measure_encode
+    from smalti.cli._measure import show
+
+    show(*measure_encode(model, size, batch, _device(device), repeats), as_json)

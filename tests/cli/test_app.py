@@ -27,6 +27,8 @@ VERBS = [
     ["bench"],
     ["bench", "quantizer"],
     ["bench", "step"],
+    ["bench", "data"],
+    ["bench", "encode"],
     ["recipes"],
     ["recipes", "list"],
     ["recipes", "show"],

@@ -125,3 +125,35 @@ def test_impossible_options_are_refused(options: dict[str, object], message: str
 def test_columns_of_different_sizes_are_refused() -> None:
     with pytest.raises(UserError, match=r"column 'mask' is 4 x 5 pixels, its image is 5 x 5"):
         Transform()({"image": noise_image(5, 5), "mask": noise_image(4, 5, "L")}, random.Random(0))
+
+
+@pytest.mark.parametrize("crop", ["resize", "center", "random", "adm_center", "adm_random"])
+@pytest.mark.parametrize("size", [(80, 60), (31, 90), (20, 24)])
+def test_the_fast_path_shows_the_same_part_of_the_image(crop, size):
+    ramp = np.add.outer(np.arange(size[1]), 1.3 * np.arange(size[0]))
+    image = Image.fromarray((ramp * 250 / ramp.max()).astype(np.uint8)).convert("RGB")
+    for seed in range(4):
+        plain, fast = (
+            Transform(size=(24, 28), crop=crop, flip=True, fast=fast)({"image": image}, random.Random(seed))["image"]
+            for fast in (False, True)
+        )
+        assert fast.shape == plain.shape == (3, 24, 28)
+        assert fast.dtype == torch.uint8
+        pixel = 250 * 2.3 * max(size) / min(size) / sum(size)  # a shift by half a pixel of the source, and rounding
+        assert (fast.int() - plain.int()).abs().max() <= 2 * pixel + 3
+
+
+def test_the_fast_path_resizes_whole_images_as_pillow_does():
+    image = Image.effect_mandelbrot((61, 47), (-2, -1, 1, 1), 30).convert("RGB")
+    plain, fast = (
+        Transform(size=(19, 24), crop="resize", fast=fast)({"image": image}, random.Random(0))["image"]
+        for fast in (False, True)
+    )
+    assert (fast.int() - plain.int()).abs().max() <= 1
+
+
+def test_masks_keep_their_values_on_the_fast_path():
+    image = Image.new("RGB", (50, 40))
+    mask = Image.fromarray((np.indices((40, 50)).sum(0) % 2 * 255).astype(np.uint8))
+    found = Transform(size=16, crop="adm_random", fast=True)({"image": image, "mask": mask}, random.Random(0))
+    assert set(found["mask"].unique().tolist()) <= {0, 255}
