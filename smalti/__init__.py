@@ -28,9 +28,7 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 
-def load(
-    path: str | Path, *, format: str = "auto", trust_code: bool = False, map_location: str = "cpu"
-) -> Any:
+def load(path: str | Path, *, format: str = "auto", trust_code: bool = False, map_location: str = "cpu") -> Any:
     """A trained model, in evaluation mode: a run, a saved model, a repository of the Hub, or a foreign checkpoint.
 
     An ``Autoencoder``, or the generator of a GAN.
