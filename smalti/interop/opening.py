@@ -7,7 +7,7 @@ from torch import Tensor
 
 from smalti.config import config_of
 from smalti.interop import ImportOptions
-from smalti.interop._containers import DIFFUSERS_NAMES
+from smalti.interop._containers import DIFFUSERS_NAMES, SUFFIXES
 from smalti.interop._recognise import AUTO, OURS
 from smalti.interop.conversion import import_checkpoint
 from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, is_saved_model, read_config, read_weights
@@ -49,16 +49,18 @@ def foreign_source(path: str | Path, format: str = AUTO) -> Path | None:
     if place.is_file():
         return place
     if place.is_dir():
-        # Weights of ours without their configuration: from_pretrained says what is missing.
-        return None if (place / WEIGHTS).is_file() and not (place / CONFIG).is_file() else _unless_empty(place)
+        return place if _holds_weights(place) else None  # from_pretrained then says what is missing
     if str(path).count("/") != 1 or str(path).startswith((".", "/")):
         return None if format == AUTO else place
     folder = fetch(str(path), CONFIG, {}).parent
     return None if is_saved_model(folder) else _download(str(path), folder)
 
 
-def _unless_empty(folder: Path) -> Path | None:
-    return folder if any(folder.iterdir()) and not (folder / "checkpoints").is_dir() else None
+def _holds_weights(folder: Path) -> bool:
+    """Whether a folder looks like another project's: its configuration, a pipeline, or weights not named as ours."""
+    if (folder / CONFIG).is_file() or (folder / "model_index.json").is_file():
+        return True
+    return any(entry.suffix in SUFFIXES and entry.name != WEIGHTS for entry in folder.iterdir())
 
 
 def _download(repository: str, folder: Path) -> Path:

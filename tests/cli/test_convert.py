@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,7 +62,21 @@ def test_a_checkpoint_goes_through_every_format_and_comes_back(smalti_cli: Verb,
     assert all(torch.equal(value, again[key]) for key, value in model.state_dict().items())
 
 
-def test_a_trained_run_is_exported(smalti_cli: Verb, trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("format", "name"), [("llamagen", "llamagen_ds8"), ("fqgan", "dual_ds16")])
+def test_tokenizers_go_back_as_they_came(smalti_cli: Verb, golden: Any, tmp_path: Path, format: str, name: str) -> None:
+    tensors = golden(f"fqgan/tokenizer_{name}.safetensors")
+    state = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    save(tmp_path / "there.pt", {}, model=state)
+    assert smalti_cli("convert", tmp_path / "there.pt", tmp_path / "ours", "--heads", 8).exit_code == 0
+    assert smalti_cli("convert", tmp_path / "ours", tmp_path / "back.pt", "--to", format).exit_code == 0
+    back = torch.load(tmp_path / "back.pt", weights_only=True)["model"]
+    used = {key for key in back if key.endswith("codebook_used")}
+    assert used, "the original's loader asks for its usage counters"
+    assert back.keys() - used == state.keys()
+    assert all(torch.equal(value, back[key]) for key, value in state.items())
+
+
+def test_a_trained_run_that_no_format_can_hold_is_refused(smalti_cli: Verb, trained: Path, tmp_path: Path) -> None:
     result = smalti_cli("convert", trained, tmp_path / "vq", "--to", "diffusers")
     assert result.exit_code == 2
     assert "has no place" in result.stderr, "its patches and norms have no counterpart there"
