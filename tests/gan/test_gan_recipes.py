@@ -108,3 +108,21 @@ def test_reuse_is_part_of_what_a_resumed_run_must_not_change() -> None:
     stored, new = plain("wgan"), plain("wgan")
     new["cycle"][1] = {"phase": "generator", "reuse": True}
     assert compare_recipes(stored, new)
+
+
+@pytest.mark.parametrize("name", ["wgan-digits", "stylegan2-64"])
+def test_resumed_run_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
+    """Moments of RMSprop, the mean of w, averages, noise, lazy terms and diagnostics all go on where they were."""
+    fixed = ["engine.log_every=1", "engine.sample_every=0", "engine.checkpoint_every=2", "validation=null"]
+    fixed += [f"optim.{player}.lr_schedule=constant" for player in ("generator", "discriminator")]
+    smalti.train(f"tiny-{name}", [*fixed, "engine.max_steps=5"], out=tmp_path / "straight", quiet=True)
+    smalti.train(f"tiny-{name}", [*fixed, "engine.max_steps=2"], out=tmp_path / "resumed", quiet=True)
+    smalti.train(f"tiny-{name}", [*fixed, "engine.max_steps=5"], out=tmp_path / "resumed", resume=True, quiet=True)
+    timed = {"seconds", "images_per_second", "eta_seconds"}
+
+    def left_behind(run: str) -> tuple[bytes, list[dict[str, Any]]]:
+        lines = (tmp_path / run / "metrics.jsonl").read_text().splitlines()
+        log = [{key: value for key, value in json.loads(line).items() if key not in timed} for line in lines]
+        return (tmp_path / run / "model" / "model.safetensors").read_bytes(), log
+
+    assert left_behind("straight") == left_behind("resumed")
