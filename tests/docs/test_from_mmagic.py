@@ -94,7 +94,7 @@ def test_every_block_is_checked_built_and_evaluated(block: str) -> None:
 def test_every_entry_of_the_guide_is_on_the_page() -> None:
     assert [entry for entry in GUIDE.split() if not re.search(rf"\b{entry}\b", TEXT)] == []
     for kind in ("vanilla", "lsgan", "l1", "wgan", "hinge", "smgan", "wgan-logistic-ns"):
-        assert f"gan_type='{kind}'" in TEXT
+        assert f'gan_type="{kind}"' in TEXT
         assert kind in BLOCKS
     assert len(BLOCKS) >= 24
 
