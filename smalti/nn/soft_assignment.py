@@ -10,7 +10,9 @@ is held or saved. One function stands in front of three implementations: chunks 
 for a CPU, and Triton kernels for CUDA.
 """
 
+import importlib.util
 import logging
+import os
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -122,10 +124,15 @@ class _SoftAssign(torch.autograd.Function):
     def forward(
         ctx: Any, queries: Tensor, keys: Tensor, how: _chunks.Chunking, kernel: Kernel
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        pairs = zip(queries, keys, strict=True)
-        index, maximum, log_sum, entropy, total = _stack([_chunks.forward(u, v, how) for u, v in pairs])
+        if kernel == "triton":
+            from smalti.nn import _triton_kernels
+
+            index, maximum, log_sum, entropy, total = _triton_kernels.forward(queries, keys)
+        else:
+            problems = [_chunks.forward(u, v, how) for u, v in zip(queries, keys, strict=True)]
+            index, maximum, log_sum, entropy, total = _stack(problems)
         ctx.save_for_backward(queries, keys, maximum, log_sum, entropy)
-        ctx.how = how
+        ctx.how, ctx.kernel = how, kernel
         ctx.mark_non_differentiable(index)
         return index, _chunks.LN2 * (maximum + log_sum), entropy, total / max(queries.shape[1], 1)
 
@@ -136,8 +143,14 @@ class _SoftAssign(torch.autograd.Function):
         ctx: Any, _: Tensor, grad_log: Tensor, grad_entropy: Tensor, grad_mean: Tensor
     ) -> tuple[Tensor, Tensor, None, None]:
         grad_mean = grad_mean / max(ctx.saved_tensors[0].shape[1], 1)
-        problems = zip(zip(*ctx.saved_tensors, strict=True), grad_log, grad_entropy, grad_mean, strict=True)
-        queries, keys = _stack([_chunks.backward(*problem, how=ctx.how) for problem in problems])
+        upstream = (grad_log, grad_entropy, grad_mean)
+        if ctx.kernel == "triton":
+            from smalti.nn import _triton_kernels
+
+            queries, keys = _triton_kernels.backward(ctx.saved_tensors, *upstream)
+        else:
+            problems = zip(zip(*ctx.saved_tensors, strict=True), *upstream, strict=True)
+            queries, keys = _stack([_chunks.backward(*problem, how=ctx.how) for problem in problems])
         return queries, keys, None, None
 
 
@@ -155,7 +168,33 @@ def _choose(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Kernel:
     if kernel == "compiled" and not (device.type == "cpu" and _chunks.has_cpp_compiler()):
         _tell("kernel='compiled' needs a CPU and a C++ compiler: plain chunks instead")
         return "eager"
+    if kernel == "triton" or (kernel == "auto" and device.type == "cuda"):
+        reason = "it needs float32" if dtype != torch.float32 else _why_not_triton(device)
+        if reason is None:
+            return "triton"
+        if kernel == "triton" or dtype == torch.float32:
+            _tell(f"no Triton kernel for soft assignment ({reason}): plain chunks instead")
     return "compiled" if kernel == "compiled" else "eager"
+
+
+@cache
+def _why_not_triton(device: torch.device) -> str | None:
+    """Why Triton does not work on a device, by trying a small problem once; None if it does."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "it needs CUDA"
+    generator = torch.Generator().manual_seed(0)
+    u, v = (torch.randn(1, rows, 3, generator=generator).to(device) for rows in (5, 7))
+    try:
+        from smalti.nn import _triton_kernels
+
+        found = _triton_kernels.forward(u, v)
+    except Exception as error:  # whatever a driver, a compiler or an unknown chip may raise
+        return f"{type(error).__name__}: {error}"
+    expected = _chunks.forward(u[0], v[0], _chunks.chunking(7, device, None, None, False))
+    close = all(torch.allclose(one[0], other, atol=1e-4) for one, other in zip(found, expected, strict=True))
+    return None if close else "a trial gave wrong numbers"
 
 
 @cache

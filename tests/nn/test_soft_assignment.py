@@ -1,14 +1,17 @@
 """Soft assignment equals the dense computation, in value and gradient, without holding N x K."""
 
+import importlib.util
 import logging
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from smalti.nn import _chunks
-from smalti.nn.soft_assignment import _tell, assign_codes, soft_assign
+from smalti.nn.soft_assignment import _tell, _why_not_triton, assign_codes, soft_assign
 
 
 def dense(logits):
@@ -203,3 +206,28 @@ def test_no_token_gives_empty_results():
     found = soft_assign(random(0, 2), random(3, 2))
     assert found.entropy.shape == (0,)
     assert torch.equal(found.mean_probability, torch.zeros(3, dtype=torch.float64))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_triton_kernels_obey_their_laws():
+    """In a process of their own: the interpreter must be chosen before triton is imported, and torch imports it."""
+    laws = Path(__file__).with_name("triton_laws.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(laws)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "TRITON_INTERPRET": "1"}
+    )
+    assert done.returncode == 0, done.stdout
+    assert "4 passed" in done.stdout
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_where_triton_cannot_run_chunks_take_over_with_a_message(monkeypatch, caplog, dtype):
+    _tell.cache_clear()
+    _why_not_triton.cache_clear()
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    u, v = random(4, 2, dtype=dtype), random(3, 2, dtype=dtype)
+    with caplog.at_level(logging.WARNING, logger="smalti"):
+        found = soft_assign(u, v, kernel="triton")
+    assert torch.equal(found.entropy, soft_assign(u, v, kernel="eager").entropy)
+    assert "no Triton kernel" in caplog.text
+    _why_not_triton.cache_clear()
