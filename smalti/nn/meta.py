@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-_FILLINGS = {"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_"}
+# What constructors do with numbers. On the meta device torch computes it in Python, and imports its compiler for that.
+_SAME = {"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_", "normalize"}
+_ARITHMETIC = {"add", "sub", "mul", "div", "truediv", "true_divide", "pow", "radd", "rsub", "rmul", "rtruediv", "rdiv"}
 
 
 @contextmanager
@@ -24,10 +26,31 @@ def on_meta_device() -> Iterator[None]:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Random fillings do nothing: the meta device has nothing to fill, and torch would import its compiler for it."""
+    """Fillings do nothing, and arithmetic yields a shape: the meta device has nothing to fill or to compute."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Passes everything but ``normal_``, ``uniform_`` and their like on."""
-        if getattr(func, "__name__", "") in _FILLINGS:
-            return args[0] if args else kwargs["tensor"]
+        """Passes everything but random fillings, normalising and arithmetic on."""
+        name = getattr(func, "__name__", "")
+        if name in _SAME and _is_meta((*args, *(kwargs or {}).values())):
+            return args[0] if args else next(iter(kwargs.values()))
+        name = name.strip("_")
+        if name in _ARITHMETIC and len(args) == 2 and not kwargs and _is_meta(args):
+            return _shape_of(*args, divides=name.endswith(("div", "divide")))
+        if name in {"mv", "vdot"} and _is_meta(args):  # of a spectral norm
+            return args[0].new_empty(args[0].shape[:-1])
         return func(*args, **(kwargs or {}))
+
+
+def _is_meta(values: tuple[Any, ...]) -> bool:
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
+    return any(tensor.is_meta for tensor in tensors)
+
+
+def _shape_of(first: Any, second: Any, *, divides: bool) -> torch.Tensor:
+    """A meta tensor with the shape and dtype that arithmetic of the two would have."""
+    shapes = [value.shape for value in (first, second) if isinstance(value, torch.Tensor)]
+    shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    dtype = torch.result_type(first, second)
+    if divides and not (dtype.is_floating_point or dtype.is_complex):
+        dtype = torch.get_default_dtype()
+    return torch.empty(shape, dtype=dtype, device="meta")
