@@ -417,4 +417,25 @@ MISTAKES = [
             "input 'input' of the loss has no value"),
     Mistake("objective.generator.pixel={type: torch.pi}", "objective.generator.pixel.type", "is a float"),
 ]
+
+# Unusual, and right: recipe -> what may be set in it.
+RIGHT = [
+    (GAN, "objective.generator.path={type: path_length, every: 4, inputs: {latents: batch.noise}}"),
+    (GAN, "objective.generator.same={type: feature_matching, weight: 10.0}"),
+    (GAN, "objective.generator.flat={type: r1, role: log}"),
+    (GAN, "objective.generator.relative={type: relativistic}"),
+    (GAN, "objective.discriminator.seen={type: l1, role: log}"),
+    (GAN, "objective.discriminator.bcr={type: consistency, inputs: {fake: fake}}"),
+    (GAN, "objective.discriminator.shift={type: disc_shift, inputs: {logits_fake: logits_real}}"),
+    (GAN, "discriminator.augment=null"),
+    (WGAN, "cycle=[discriminator, {phase: generator, reuse: true}, {phase: discriminator, repeat: 4, weight_clip: 1}]"),
+    (WGAN, "objective.discriminator.penalty={type: lipschitz_penalty, norm: pixel, reduction: batch_sum}"),
+    (VQ, "objective.generator.latent={type: mse, inputs: {prediction: bottleneck.latent, target: codebooks.visual.z}}"),
+    (VQ, "objective.generator.pixel={type: torch.nn.L1Loss, inputs: {input: prediction}}"),
+    (VQ, "objective.generator.pixel={type: torch.nn.functional.l1_loss, inputs: {input: prediction}}"),
+    (KL, "objective.generator.nll.inputs={weight: batch.mask}"),
+    (COLUMNS, "objective.generator.l1.inputs={weight: batch.anything_of_the_table}"),
+    (COLUMNS, "objective.generator.far={type: clip, extractor: {type: clip, weights: random}, pairs: all,"
+              " inputs: {text: batch.text, weight: batch.weights}}"),
+]
 # fmt: on

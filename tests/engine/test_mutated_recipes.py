@@ -8,7 +8,7 @@ import pytest
 from smalti.config import ConfigError, override
 from smalti.config.document import parse
 from smalti.engine.recipe import load_recipe, shipped, validate
-from tests.engine.mistakes import COLUMNS, GAN, KL, MISTAKES, VQ, WGAN, Mistake
+from tests.engine.mistakes import COLUMNS, GAN, KL, MISTAKES, RIGHT, VQ, WGAN, Mistake
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.set for mistake in MISTAKES])
@@ -31,6 +31,13 @@ GOOD = {"vq": VQ, "kl": KL, "gan": GAN, "wgan": WGAN, "columns": COLUMNS}
 @pytest.mark.parametrize("recipe", GOOD.values(), ids=GOOD)
 def test_the_recipes_themselves_pass(recipe: str) -> None:
     assert validate(parse(recipe)).terms["generator"]
+
+
+@pytest.mark.parametrize(("recipe", "change"), RIGHT, ids=[change for _, change in RIGHT])
+def test_what_is_unusual_and_right_is_not_refused(recipe: str, change: str) -> None:
+    document = parse(recipe)
+    override(document, change)
+    validate(document)
 
 
 def test_mistakes_of_all_kinds_are_found_in_one_pass() -> None:
