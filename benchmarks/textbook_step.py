@@ -5,6 +5,8 @@ The perceptual distance is computed in both, the adaptive weight walks the perce
 more, and nothing is left out before the adversary starts. Networks and losses are handed in.
 """
 
+from types import SimpleNamespace
+
 import torch
 import torch.nn.functional as F
 
@@ -68,3 +70,35 @@ class Step:
         real = self.discriminator(images.detach()).logits.float()
         fake = self.discriminator(made.detach()).logits.float()
         return factor * 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
+
+
+def diffusers_model(channels):
+    """diffusers' AutoencoderKL with the widths of KL-f8, under the names that :class:`Step` uses."""
+    from diffusers import AutoencoderKL
+
+    widths = [channels * multiplier for multiplier in (1, 2, 4, 4)]
+    model = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=widths,
+        layers_per_block=2,
+        latent_channels=4,
+    )
+    return Named(model)
+
+
+class Named(torch.nn.Module):
+    """An AutoencoderKL as a model of :class:`Step`."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    @property
+    def last_layer(self):
+        return self.model.decoder.conv_out.weight
+
+    def training_forward(self, batch):
+        posterior = self.model.encode(batch["image"]).latent_dist
+        made = self.model.decode(posterior.sample()).sample
+        return SimpleNamespace(reconstruction=made, bottleneck=SimpleNamespace(posterior=posterior))

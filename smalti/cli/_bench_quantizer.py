@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from smalti.cli._measure import Measured, Row, compare, interleave, textbook
+from smalti.cli._measure import Measured, Row, compare, interleave, memory_note, textbook
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,7 @@ def measure_quantizer(
         against = {name.partition(" ")[2]: found[name] for name in others if name.partition(" ")[0] == kind}
         for name in [name for name in variants if name.partition(" ")[0] == kind]:
             rows += compare(name, found[name], against)
+    notes.append(memory_note(found, others))
     notes.append(_roof(found, tokens, codes, channels))
     return rows, notes
 

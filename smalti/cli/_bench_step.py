@@ -1,10 +1,11 @@
 """``smalti bench step``: a training step of the KL autoencoder of latent-diffusion, both players."""
 
 import copy
+import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from smalti.cli._measure import Measured, Row, compare, interleave, textbook
+from smalti.cli._measure import Measured, Row, compare, interleave, memory_note, textbook
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +105,7 @@ def measure_step(
         name: OurStep(recipe_of(channels, start, more=(f"engine.device={place}", *more)), images)
         for name, (start, more) in kinds.items()
     }
-    others, notes = _textbook(ours["step"], images, device)
+    others, notes = _textbook(ours["step"], images, device, channels)
     found = interleave(ours | others, repeats, device)
     rows: list[Row] = []
     for name in ours:
@@ -112,6 +113,7 @@ def measure_step(
         if name == "step recompute":
             against["step"] = found["step"]
         rows += compare(name, found[name], against)
+    notes.append(memory_note(found, others))
     notes.append(f"perceptual network with random weights; KL-f8, {channels} channels, {size} px, batch {batch}")
     return rows, notes + _shares(ours["step"], found["step"])
 
@@ -129,7 +131,7 @@ def _shares(run: Run, whole: Measured) -> list[str]:
     return [f"shares of our step ({whole.seconds:.3f} s): {text}"]
 
 
-def _textbook(ours: Run, images: "Tensor", device: "torch.device") -> tuple[dict[str, Run], list[str]]:
+def _textbook(ours: Run, images: "Tensor", device: "torch.device", channels: int) -> tuple[dict[str, Run], list[str]]:
     plain = textbook("textbook_step")
     if plain is None or not isinstance(ours, OurStep):
         return {}, ["no benchmarks/ beside the package (clone the repository): no textbook rows"]
@@ -138,6 +140,11 @@ def _textbook(ours: Run, images: "Tensor", device: "torch.device") -> tuple[dict
     for name, autocast in (("textbook", False), ("textbook bf16", True)):
         step = plain.Step(*_networks(ours), autocast=autocast)
         found[name] = _bound(step, pixels)
+    if importlib.util.find_spec("diffusers") is None:
+        return found, ["diffusers is not installed (pip install 'smalti[hf]'): no rows against its AutoencoderKL"]
+    _, discriminator, perceptual = _networks(ours)
+    step = plain.Step(plain.diffusers_model(channels).to(device), discriminator, perceptual)
+    found["diffusers"] = _bound(step, pixels)
     return found, []
 
 

@@ -1,11 +1,14 @@
 """Measuring side by side: variants in turn in one process, medians, memory in a pass of its own."""
 
+import contextlib
+import ctypes
+import gc
 import importlib.util
 import json
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -115,6 +118,7 @@ class _ResidentPeak:
         if not Path("/proc/self/statm").exists():
             run()
             return None
+        _give_back()
         done, pages = threading.Event(), [_resident()]
 
         def sample() -> None:
@@ -130,6 +134,13 @@ class _ResidentPeak:
             done.set()
             thread.join()
         return (max(pages) - pages[0]) / MEBI
+
+
+def _give_back() -> None:
+    """Returns freed memory to the system where glibc allows it: what earlier variants left would hide a growth."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident() -> int:
@@ -151,6 +162,12 @@ def compare(name: str, ours: Measured, others: Mapping[str, Measured]) -> list[R
         )
         for other, measured in others.items()
     ]
+
+
+def memory_note(found: Mapping[str, Measured], names: Iterable[str]) -> str:
+    """Peak and saved memory of what is compared against."""
+    texts = [f"{name} {_number(found[name].peak_mib)} / {_number(found[name].saved_mib)}" for name in names]
+    return f"peak / saved MiB: {', '.join(texts)}"
 
 
 def show(rows: list[Row], notes: list[str], as_json: bool) -> None:
