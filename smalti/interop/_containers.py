@@ -1,8 +1,9 @@
 """Files that hold a state dict, read safely: safetensors, and pickles that may name nothing but tensors.
 
 A pickle is a program. Only ``torch.load(weights_only=True)`` opens one here, which knows tensors and plain containers;
-``argparse.Namespace`` is allowed beside them (LlamaGen and FQGAN store their options so), and classes of Lightning,
-whose checkpoints use callbacks as keys, are replaced by an empty stand-in: nothing of theirs is imported or run.
+``argparse.Namespace`` is allowed beside them (LlamaGen and FQGAN store their options so). Classes of Lightning, whose
+checkpoints use callbacks as keys, and the numbers of numpy that callbacks keep are replaced by an empty stand-in:
+nothing of theirs is imported or run.
 """
 
 import argparse
@@ -32,6 +33,11 @@ ANCHORS = ("encoder.conv_in.weight", "encoder.conv_in.bias", "decoder.conv_out.w
 PREFIXES = ("first_stage_model.", "vae.", "")
 LITEMA = "model_ema."
 DISCRIMINATORS = ("loss.discriminator.",)
+# What pickles of Lightning's classes and of numpy's numbers and arrays name, of any version of both.
+INERT = re.compile(
+    r"(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+$|numpy\.(dtype|ndarray|dtypes\.\w+)$"
+    r"|numpy\._?core\.multiarray\.(scalar|_reconstruct)$"
+)
 _UNREAD = torch.empty(0, device="meta")
 
 
@@ -154,7 +160,7 @@ class Inert:
 def _read_pickle(path: Path) -> Any:
     allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
     try:
-        allowed += [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in _lightning_names(path)]
+        allowed += [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in _inert_names(path)]
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # other protocols of pickle: what cannot be read is an error
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -164,21 +170,22 @@ def _read_pickle(path: Path) -> Any:
         raise UserError(f"{path}: damaged, it cannot be read as a checkpoint ({_first_line(error)})") from error
 
 
-def _lightning_names(path: Path) -> list[str]:
-    """Names of Lightning's classes in a checkpoint, found without running it."""
+def _inert_names(path: Path) -> list[str]:
+    """Names in a checkpoint that get a stand-in, found without running it."""
     if not zipfile.is_zipfile(path):
         return []
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    return [name for name in names if re.match(r"(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+$", name)]
+    return [name for name in names if INERT.match(name)]
 
 
 def _refusal(path: Path, message: str) -> str:
-    asked = re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported (?:global|class)\W+([\w.]+)", message)
+    asked = re.search(r"\bGLOBAL ([\w.]+)", message) or re.search(
+        r"[Uu]nsupported (?:global|class)\W+([\w.]+)", message
+    )
     if asked is None:
         return f"{path}: damaged, or no checkpoint ({message.splitlines()[0] if message else 'empty'})"
-    name = asked[1] or asked[2]
     return (
-        f"{path}: refused, it asks for {name}, which could run code. If you trust its source, open it there and save "
+        f"{path}: refused, it asks for {asked[1]}, which could run code. If you trust its source, open it there and save "
         "the state dict alone, best as safetensors"
     )
 

@@ -1,6 +1,7 @@
 """Checkpoints as people have them: each comes in right, or is refused with a message that says what is wrong."""
 
 import argparse
+import datetime
 import os
 import pickle
 import sys
@@ -9,6 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -247,6 +249,21 @@ def test_a_lightning_checkpoint_with_callbacks_runs_nothing_of_lightning(
         monkeypatch.delitem(sys.modules, name)
     assert same(smalti.load(path), model)
     assert not any(name in sys.modules for name in names)
+
+
+@pytest.mark.parametrize("kept", [np.float64(0.3), np.ones(3)])
+def test_numbers_of_numpy_beside_the_weights_do_not_matter(
+    model: Autoencoder, state: State, tmp_path: Path, kept: Any
+) -> None:
+    path = save(tmp_path / "last.ckpt", {}, state_dict=state, callbacks={"best_model_score": kept})
+    found = import_checkpoint(path)
+    assert same(found.model, model)
+    assert found.dropped["state of the training"] == ["callbacks"]
+
+
+def test_a_class_of_another_program_is_refused_by_name(state: State, tmp_path: Path) -> None:
+    path = save(tmp_path / "vq.ckpt", {}, state_dict=state, when=datetime.timedelta(1))
+    assert "refused, it asks for datetime.timedelta, which could run code" in refusal(path)
 
 
 class Malicious:
