@@ -25,9 +25,13 @@ def convert(
     keep_discriminator: Annotated[
         bool, typer.Option("--keep-discriminator", help="Carry the discriminator along, for fine-tuning.")
     ] = False,
-    heads: Annotated[int, typer.Option(min=1, help="Attention heads of FQGAN's transformers; no file shows them.")] = 8,
+    heads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Attention heads of FQGAN's transformers, 8 if not given.", show_default=False),
+    ] = None,
     scaling_factor: Annotated[
-        float | None, typer.Option(help="Of the latents of a KL autoencoder, if no file says it.", show_default=False)
+        float | None,
+        typer.Option(help="Of the latents, in place of the file's (latent-diffusion, diffusers).", show_default=False),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,

@@ -35,10 +35,13 @@ def latent_stats(
     from smalti.data.transforms import Transform
     from smalti.interop.opening import our_source
     from smalti.metrics._latents import latent_statistics
-    from smalti.models._pretrained import CONFIG, read_config, set_options
+    from smalti.models._pretrained import CONFIG, is_saved_model, read_config, set_options
+    from smalti.registry import UserError
 
     folder = Path(our_source(model))
     if not dry_run:
+        if not is_saved_model(folder):
+            raise UserError(f"{model}: no model of smalti, which could hold them; `smalti convert` makes one of it")
         read_config(folder / CONFIG)
     source = ImageFolder(str(data))
     transform = Transform(size=size, crop="adm_center") if size else Transform()

@@ -40,13 +40,13 @@ class ImportOptions:
 
     Args:
         weights: ``auto`` prefers averaged weights where there are any; ``raw`` or ``ema``.
-        heads: attention heads of transformers (FQGAN: 8).
+        heads: attention heads of transformers; None: the published number (FQGAN: 8).
         scaling_factor: of the latents of a KL autoencoder; None: what a config beside the file says, else the
             published one (0.18215 for Stable Diffusion's layout), else none.
     """
 
     weights: Weights = "auto"
-    heads: Annotated[int, Field(ge=1)] = 8
+    heads: Annotated[int, Field(ge=1)] | None = None
     scaling_factor: Annotated[float, Field(gt=0.0)] | None = None
 
 
@@ -63,13 +63,15 @@ class Twin(Protocol):
 class Format(Part):
     """Base of all foreign formats.
 
-    ``title`` is what people call it; ``suffixes`` are the file names it is written to (none: a folder).
+    ``title`` is what people call it; ``suffixes`` are the file names it is written to (none: a folder). ``asks`` names
+    the fields of ``ImportOptions`` that mean something to it, beyond ``weights``.
     """
 
     kind = "format"
     package = "smalti.interop"
     title: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = (".pt", ".safetensors")
+    asks: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def recognises(self, keys: Collection[str]) -> bool:

@@ -52,6 +52,7 @@ class Checkpoint:
         config_path: where that was found.
         weights: ``raw``, or ``ema`` for averaged ones.
         discriminator: tensors of the discriminator, empty if there is none.
+        discriminator_place: what stands in front of their names in the file.
         dropped: reason -> what was left out.
     """
 
@@ -61,6 +62,7 @@ class Checkpoint:
     config_path: Path | None = None
     weights: str = "raw"
     discriminator: dict[str, Tensor] = field(default_factory=dict)
+    discriminator_place: str = ""
     dropped: dict[str, list[str]] = field(default_factory=dict)
 
     def drop(self, reason: str, keys: Iterable[str]) -> None:
@@ -88,6 +90,7 @@ def read_checkpoint(path: Path, weights: Weights = "auto") -> Checkpoint:
     for prefix in DISCRIMINATORS:
         for key in [key for key in state if key.startswith(prefix)]:
             checkpoint.discriminator[key.removeprefix(prefix)] = state.pop(key)
+            checkpoint.discriminator_place = prefix
     checkpoint.state = {key: _widened(value) for key, value in state.items()}
     checkpoint.discriminator = {key: _widened(value) for key, value in checkpoint.discriminator.items()}
     return checkpoint
@@ -185,8 +188,8 @@ def _refusal(path: Path, message: str) -> str:
     if asked is None:
         return f"{path}: damaged, or no checkpoint ({message.splitlines()[0] if message else 'empty'})"
     return (
-        f"{path}: refused, it asks for {asked[1]}, which could run code. If you trust its source, open it there and save "
-        "the state dict alone, best as safetensors"
+        f"{path}: refused, it asks for {asked[1]}, which could run code. If you trust its source, open it there and "
+        "save the state dict alone, best as safetensors"
     )
 
 
@@ -208,6 +211,7 @@ def _open_container(loaded: Any, checkpoint: Checkpoint, weights: Weights) -> di
     checkpoint.weights = "ema" if chosen == "ema" else "raw"
     if isinstance(loaded.get("discriminator"), Mapping):
         checkpoint.discriminator = _tensors_only(loaded["discriminator"], checkpoint)
+        checkpoint.discriminator_place = "discriminator."
     for name in loaded:
         if name not in {chosen, "discriminator"}:
             other = averaged and name in {"ema", "model"}

@@ -1,7 +1,7 @@
 """From a foreign checkpoint to one of our models and back, with proof."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from smalti.registry import UserError
 TRAINING_ONLY = frozenset(
     {"dropout", "sample", "estimator", "codebook_gradient", "init", "ema", "revival", "usage_window", "name", "latents"}
 )
+PUBLISHED_HEADS = 8  # of FQGAN's transformers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,7 @@ def import_checkpoint(path: str | Path, format: str = AUTO, options: ImportOptio
     options = options or ImportOptions()
     checkpoint = read_checkpoint(Path(path), options.weights)
     kind = recognise(checkpoint.state.keys(), format, checkpoint.path)
+    refuse_unasked(options, kind.asks, kind.title)
     config = config_from(checkpoint, kind, options)
     table = kind.table(kind.layout(checkpoint.state.keys()))
     try:
@@ -88,6 +90,18 @@ def import_checkpoint(path: str | Path, format: str = AUTO, options: ImportOptio
     )
 
 
+def refuse_unasked(options: ImportOptions, asks: Collection[str], title: str) -> None:
+    """Refuses options that would change nothing.
+
+    Raises:
+        UserError: if one is given that means nothing to a format.
+    """
+    for name in ("heads", "scaling_factor"):
+        value = getattr(options, name)
+        if value is not None and name not in asks:
+            raise UserError(f"--{name.replace('_', '-')} {value}: means nothing to {title}")
+
+
 def config_from(checkpoint: Checkpoint, kind: Format, options: ImportOptions) -> dict[str, Any]:
     """The configuration of our model for a checkpoint, inferred from its tensors and the configuration beside them.
 
@@ -101,7 +115,7 @@ def config_from(checkpoint: Checkpoint, kind: Format, options: ImportOptions) ->
     if layout.levels == 0:
         raise UserError(f"{checkpoint.path}: the encoder has no levels; expected the layout of {kind.title}")
     try:
-        config = infer(shapes, layout, options.heads)
+        config = infer(shapes, layout, options.heads or PUBLISHED_HEADS)
     except UserError as error:
         raise UserError(f"{checkpoint.path}: {error}") from error
     if shapes.missing:
@@ -154,11 +168,11 @@ def _differences(made: Translation, kind: Format, config: Mapping[str, Any]) -> 
     return _unequal("", _computing(config), _computing(read))
 
 
-def heads_of(config: Mapping[str, Any]) -> int:
-    """Attention heads of its transformers, which no format stores."""
+def heads_of(config: Mapping[str, Any]) -> int | None:
+    """Attention heads of its transformers, which no format stores; None if it has none."""
     codebooks = config["bottleneck"].get("codebooks", {}).values()
     adapters = [options["adapter"]["heads"] for options in codebooks if options.get("adapter")]
-    return int(adapters[0]) if adapters else 8
+    return int(adapters[0]) if adapters else None
 
 
 def _computing(value: Any) -> Any:

@@ -8,16 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from smalti.config import config_of
+from smalti.discriminators import Discriminator
 from smalti.interop import Format, ImportOptions
+from smalti.interop._containers import SUFFIXES
 from smalti.interop._discriminator import import_discriminator
 from smalti.interop._recognise import AUTO, OURS, format_named
-from smalti.interop.conversion import Imported, export_state, heads_of, import_checkpoint
+from smalti.interop.conversion import Imported, export_state, heads_of, import_checkpoint, refuse_unasked
 from smalti.interop.opening import foreign_source, our_source
 from smalti.interop.verification import Check, check_round_trip, compare, same_tensors
-from smalti.models._pretrained import CONFIG, save_model
+from smalti.models._latents import LatentScale
+from smalti.models._pretrained import CONFIG, WEIGHTS, load_model, save_model
 from smalti.models.autoencoder import Autoencoder
 from smalti.registry import UserError
 
@@ -70,18 +74,25 @@ def convert(
         source_format: of ``source``, or ``auto``.
         target_format: a foreign format, or ``smalti``.
         options: what foreign tensors do not show.
-        keep_discriminator: carry the discriminator of a foreign checkpoint along, to ``target/discriminator``.
+        keep_discriminator: carry the discriminator along, to ``target/discriminator``.
 
     Raises:
-        UserError: if the source cannot be read or the target format cannot hold it, or the conversion is not exact.
+        UserError: if the source cannot be read or the target format cannot hold it, the conversion is not exact, or an
+            option means nothing to the source.
     """
     target = Path(target)
     writes = None if target_format == OURS else format_named(target_format)
     _check_target(target, writes)
     options = options or ImportOptions()
     model, imported = _open(source, source_format, options)
-    discriminator = _discriminator(imported, keep_discriminator, writes, model)
-    checks, dropped, notes = [], dict(imported.dropped) if imported else {}, list(imported.notes) if imported else []
+    dropped, notes = (dict(imported.dropped), list(imported.notes)) if imported else ({}, [])
+    beside = _discriminator_beside(source, imported)
+    discriminator = None
+    if keep_discriminator:
+        discriminator = _discriminator(source, beside, imported, writes, model.image_channels)
+    elif beside:
+        dropped["discriminator (--keep-discriminator carries it)"] = beside
+    checks: list[Check] = []
     tensors = check_round_trip(imported) if imported else 0
     if imported and (check := _twin_check(imported.format, model, imported.checkpoint.config)):
         checks.append(check)
@@ -103,6 +114,7 @@ def convert(
             if not checks and (check := _twin_check(writes, model, {})):
                 checks.append(check)
         _check_same(model, again)
+        notes += _latents_note(model, again)
         checks.append(compare(model, again, "written and read again:"))
     return Conversion(
         path=target,
@@ -121,25 +133,51 @@ def convert(
 def _open(source: str | Path, name: str, options: ImportOptions) -> tuple[Autoencoder, Imported | None]:
     place = foreign_source(source, name)
     if place is None:
+        if name not in {AUTO, OURS}:
+            raise UserError(f"{source}: a model of smalti, and not {format_named(name).title}")
+        refuse_unasked(options, (), "a model of smalti, whose config.json holds it")
+        if options.weights == "ema":
+            raise UserError(f"{source}: --weights ema: a model of smalti holds one set of weights")
         return Autoencoder.from_pretrained(our_source(source)), None
     imported = import_checkpoint(place, name, options)
     return imported.model, imported
 
 
+def _discriminator_beside(source: str | Path, imported: Imported | None) -> list[str]:
+    """Names of the tensors of the source's discriminator, or of its folder; empty if there is none."""
+    if imported:
+        return [f"{imported.checkpoint.discriminator_place}{key}" for key in imported.checkpoint.discriminator]
+    return [DISCRIMINATOR] if (Path(our_source(source)) / DISCRIMINATOR / CONFIG).is_file() else []
+
+
 def _discriminator(
-    imported: Imported | None, keep: bool, writes: Format | None, model: Autoencoder
-) -> nn.Module | None:
-    found = imported.checkpoint.discriminator if imported else {}
-    if not keep:
-        if found and imported:
-            imported.checkpoint.drop("discriminator (--keep-discriminator carries it)", found)
-            imported.dropped.update(imported.checkpoint.dropped)
-        return None
+    source: str | Path, beside: list[str], imported: Imported | None, writes: Format | None, image_channels: int
+) -> nn.Module:
     if writes is not None:
         raise UserError(f"--keep-discriminator: a checkpoint of {writes.title} is written without one")
-    if not found:
+    if not beside:
         raise UserError("--keep-discriminator: the source holds none")
-    return import_discriminator(found, model.image_channels)
+    if imported:
+        return import_discriminator(imported.checkpoint.discriminator, image_channels)
+    folder = Path(our_source(source)) / DISCRIMINATOR
+    return load_model(Discriminator, folder / CONFIG, folder / WEIGHTS)  # type: ignore[type-abstract]
+
+
+def _latents_note(model: Autoencoder, again: Autoencoder) -> list[str]:
+    """What became of the scale and shift of the latents, if they are not read again as they were."""
+    kept, read = _scales(model), _scales(again)
+    if all(torch.allclose(one, other, rtol=1e-6, atol=1e-6) for one, other in zip(kept, read, strict=True)):
+        return []
+    if model.latents is None:
+        return [f"the model says no scale of its latents; what was written is read with {read[1][0]:.5g}"]
+    return ["scale and shift of the latents have no place in this format: note them, as config.json has them"]
+
+
+def _scales(model: Autoencoder) -> tuple[Tensor, Tensor]:
+    """Shift and scale of each channel."""
+    zeros = torch.zeros(model.bottleneck.latent_channels, dtype=torch.float64)
+    latents = model.latents or LatentScale(shift=(0.0,), scale=(1.0,))
+    return zeros + torch.tensor(latents.shift).double(), zeros + torch.tensor(latents.scale).double()
 
 
 def _twin_check(kind: Format, model: Autoencoder, beside: Mapping[str, object]) -> Check | None:
@@ -160,6 +198,8 @@ def _check_target(target: Path, writes: Format | None) -> None:
     if writes is not None and writes.suffixes and target.suffix not in writes.suffixes:
         raise UserError(f"{target}: {writes.title} is written to a file that ends in {', '.join(writes.suffixes)}")
     is_folder = writes is None or not writes.suffixes
+    if writes is None and target.suffix in SUFFIXES:
+        raise UserError(f"{target}: a model of smalti is a folder; --to says the format of a file")
     if is_folder and target.is_file():
         raise UserError(f"{target} is a file: expected a folder")
     if target.is_dir() and any(target.iterdir()) and not (is_folder and (target / CONFIG).is_file()):

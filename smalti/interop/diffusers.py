@@ -26,6 +26,7 @@ class Diffusers(Format):
 
     title = "diffusers AutoencoderKL / VQModel"
     suffixes = ()
+    asks = frozenset({"scaling_factor"})
 
     def recognises(self, keys: Collection[str]) -> bool:
         """By ``encoder.down_blocks.0.resnets``."""

@@ -33,6 +33,7 @@ class FQGAN(Format):
     """Checkpoints of FQGAN's tokenizers."""
 
     title = "FQGAN"
+    asks = frozenset({"heads"})
 
     def recognises(self, keys: Collection[str]) -> bool:
         """By ``encoder.conv_blocks`` with several quantizers."""
@@ -73,6 +74,11 @@ class FQGAN(Format):
         if not all(options.get("normalize") for options in codebooks.values()):
             reasons.append("codes not compared as unit vectors")
         return reasons
+
+    def notes(self, config: Mapping[str, Any]) -> list[str]:
+        """The number of attention heads, for which the file is no witness."""
+        heads = next(iter(config["bottleneck"]["codebooks"].values()))["adapter"]["heads"]
+        return [f"its transformers are taken to have {heads} attention heads (--heads); no file shows them"]
 
     def write(self, path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
         """A state dict under ``model``; bare in a safetensors file."""

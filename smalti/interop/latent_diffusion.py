@@ -31,6 +31,7 @@ class LatentDiffusion(Format):
 
     title = "latent-diffusion / taming-transformers"
     suffixes = (".ckpt", ".pt", ".safetensors")
+    asks = frozenset({"scaling_factor"})
 
     def recognises(self, keys: Collection[str]) -> bool:
         """By its numbered levels ``encoder.down.0.block``."""

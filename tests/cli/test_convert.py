@@ -13,6 +13,7 @@ from smalti.interop._recognise import format_named
 from smalti.interop.conversion import export_state
 from smalti.metrics._latents import latent_statistics
 from smalti.models._latents import LatentScale
+from smalti.models._pretrained import set_options
 from tests.cli.conftest import Verb
 from tests.conftest import GOLDEN
 from tests.interop.checkpoints import save, tiny_kl, tiny_vq
@@ -67,13 +68,66 @@ def test_tokenizers_go_back_as_they_came(smalti_cli: Verb, golden: Any, tmp_path
     tensors = golden(f"fqgan/tokenizer_{name}.safetensors")
     state = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     save(tmp_path / "there.pt", {}, model=state)
-    assert smalti_cli("convert", tmp_path / "there.pt", tmp_path / "ours", "--heads", 8).exit_code == 0
+    assert smalti_cli("convert", tmp_path / "there.pt", tmp_path / "ours").exit_code == 0
     assert smalti_cli("convert", tmp_path / "ours", tmp_path / "back.pt", "--to", format).exit_code == 0
     back = torch.load(tmp_path / "back.pt", weights_only=True)["model"]
     used = {key for key in back if key.endswith("codebook_used")}
     assert used, "the original's loader asks for its usage counters"
     assert back.keys() - used == state.keys()
     assert all(torch.equal(value, back[key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--weights", "ema"], "holds one set of weights"),
+        (["--scaling-factor", 0.5], "--scaling-factor 0.5: means nothing to a model of smalti"),
+        (["--heads", 4], "--heads 4: means nothing to a model of smalti"),
+        (["--from", "taming"], "a model of smalti, and not latent-diffusion"),
+        (["--keep-discriminator"], "the source holds none"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    smalti_cli: Verb, tmp_path: Path, options: list[object], message: str
+) -> None:
+    tiny_kl().save_pretrained(tmp_path / "ours")
+    result = smalti_cli("convert", tmp_path / "ours", tmp_path / "again", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_discriminator_beside_our_own_model_is_carried_or_listed(smalti_cli: Verb, tmp_path: Path) -> None:
+    first, second, third = tmp_path / "first", tmp_path / "second", tmp_path / "third"
+    assert "loss.discriminator.main.0.bias, ..." in smalti_cli("convert", KL, tmp_path / "without").stdout
+    assert smalti_cli("convert", KL, first, "--keep-discriminator").exit_code == 0
+    assert smalti_cli("convert", first, second, "--keep-discriminator").exit_code == 0
+    assert (first / "discriminator/model.safetensors").read_bytes() == (
+        second / "discriminator/model.safetensors"
+    ).read_bytes()
+    assert "dropped: discriminator: discriminator (--keep" in smalti_cli("convert", second, third).stdout
+    assert not (third / "discriminator").exists()
+
+
+@pytest.mark.parametrize("format", ["taming", "diffusers"])
+def test_a_scale_that_a_format_cannot_hold_is_told(smalti_cli: Verb, tmp_path: Path, format: str) -> None:
+    model = tiny_vq()
+    for name, latents, told in (
+        ("none", None, False),
+        ("one", {"shift": [0.0], "scale": [0.5]}, format == "taming"),
+        ("each", {"shift": [0.0, 0.0, 0.0, 0.5], "scale": [1.0, 1.0, 1.0, 2.0]}, True),
+    ):
+        model.save_pretrained(tmp_path / name)
+        set_options(tmp_path / name, latents=latents)
+        result = smalti_cli("convert", tmp_path / name, tmp_path / f"{name}.ckpt", "--to", format)
+        assert result.exit_code == 0, result.stderr
+        assert ("note: scale and shift of the latents have no place" in result.stdout) is told
+
+
+def test_latent_stats_ask_for_a_model_that_can_hold_them(smalti_cli: Verb, photos: Path) -> None:
+    result = smalti_cli("latent-stats", KL, "--data", photos)
+    assert result.exit_code == 2
+    assert "`smalti convert` makes one" in result.stderr
 
 
 def test_a_trained_run_that_no_format_can_hold_is_refused(smalti_cli: Verb, trained: Path, tmp_path: Path) -> None:
@@ -92,7 +146,9 @@ def test_a_trained_run_that_no_format_can_hold_is_refused(smalti_cli: Verb, trai
         ([KL, "out", "--to", "nonsense"], "unknown format 'nonsense'"),
         ([KL, "out", "--weights", "ema"], "no averaged weights"),
         ([KL, "out", "--scaling-factor", "0"], "expected a positive number"),
+        ([KL, "out", "--heads", "4"], "--heads 4: means nothing to latent-diffusion"),
         ([KL, "out.onnx", "--to", "taming"], "ends in .ckpt, .pt, .safetensors"),
+        ([KL, "out.ckpt"], "a model of smalti is a folder; --to says the format of a file"),
         ([KL, "out.ckpt", "--to", "taming", "--keep-discriminator"], "written without one"),
         ([GOLDEN / "ldm/diffusers_kl_tiny_state.safetensors", "out", "--keep-discriminator"], "holds none"),
     ],
