@@ -41,7 +41,7 @@ class _NormActConv(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
     ) -> Tensor:
         groups, eps, stride, padding, dilation, conv_groups = options
-        h = F.silu(F.group_norm(x, groups, scale, shift, eps))
+        h = F.silu(torch.group_norm(x, groups, scale, shift, eps))
         ctx.save_for_backward(x, scale, shift, weight)
         ctx.bias = None if bias is None else bias.shape
         ctx.options = options
@@ -61,7 +61,7 @@ class _NormActConv(torch.autograd.Function):
         wanted = ctx.needs_input_grad
         leaves = [value.detach().requires_grad_(want) for value, want in zip((x, scale, shift), wanted, strict=False)]
         with torch.enable_grad(), torch.autocast(**ctx.autocast):
-            h = F.silu(F.group_norm(leaves[0], groups, leaves[1], leaves[2], eps))
+            h = F.silu(torch.group_norm(leaves[0], groups, leaves[1], leaves[2], eps))
         grad_h, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
             grad,
             h.detach().to(grad.dtype),

@@ -69,3 +69,12 @@ def test_norm_names_what_does_not_fit():
         norm("group", 48)
     with pytest.raises(ValueError, match="norm='layer': expected 'group', 'batch' or 'none'"):
         norm("layer", 32)
+
+
+@pytest.mark.parametrize("recompute", ["nothing", "activations"])
+def test_one_image_of_one_pixel_is_what_it_is_beside_another(recompute):
+    block, x = ResBlock(8, 8, groups=8, recompute=recompute), torch.randn(2, 8, 1, 1, requires_grad=True)
+    alone = block(x[:1])
+    torch.testing.assert_close(alone, block(x)[:1])
+    alone.sum().backward()
+    assert x.grad.isfinite().all()
