@@ -35,7 +35,7 @@ def test_a_key_that_stands_twice_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- 1\n- 2\n", "3", "a: [1\n", "a: b: c\n", "\t- x", "!!python/object:os.system a"]
+    "text", ["", "- 1\n- 2\n", "3", "a: [1\n", "a: b: c\n", "\t- x", "!!python/object:os.system a", "a: 1\nb: \0"]
 )
 def test_what_is_no_mapping_is_a_user_error(text: str) -> None:
     with pytest.raises(UserError, match=r"r\.yaml"):
@@ -61,7 +61,7 @@ def test_override_sets_values_and_their_mark() -> None:
     assert document.where("a.b") == "(--set)"
 
 
-@pytest.mark.parametrize("text", ["a", "=3", "a..b=1", "a.b.c=1", "c.7=1", "c.x=1", "a=[1", "c.x.y=2"])
+@pytest.mark.parametrize("text", ["a", "=3", "a..b=1", "a.b.c=1", "c.7=1", "c.x=1", "a=[1", "c.x.y=2", "a=\0"])
 def test_overrides_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         override(parse("a: {b: 1}\nc: [1]\n"), text)
