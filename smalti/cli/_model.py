@@ -7,8 +7,12 @@ import typer
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from smalti.data import ImageSource
     from smalti.models._generator import Generator
     from smalti.models.autoencoder import Autoencoder
+    from smalti.outputs import Batch
 
 ModelPath = Annotated[
     str, typer.Argument(metavar="MODEL", help="A run folder, a saved model or a Hub repository.", show_default=False)
@@ -28,6 +32,21 @@ def open_model(path: str, device: str) -> "Autoencoder":
     if not isinstance(model, Autoencoder):
         raise UserError(f"{path}: a {type(model).__name__}, expected an autoencoder; `smalti sample` is for generators")
     return model
+
+
+def fitting(batches: "Iterable[Batch]", source: "ImageSource", factor: int) -> "Iterator[Batch]":
+    """The batches of ``source``, whose images (B, C, H, W) a model of this factor can encode.
+
+    Raises:
+        UserError: naming the first image whose height or width is not divisible by ``factor``.
+    """
+    for batch in batches:
+        height, width = batch["image"].shape[-2:]
+        if height % factor or width % factor:
+            name = source.names[int(batch["index"][0])]
+            rule = f"expected both divisible by the model's factor {factor}"
+            raise UserError(f"{name}: {height} x {width} pixels: {rule}; --size resizes and crops all images")
+        yield batch
 
 
 def open_generator(path: str, device: str) -> "Generator":

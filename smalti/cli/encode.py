@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smalti.cli._model import Device, ModelPath, open_model
-from smalti.registry import UserError
+from smalti.cli._model import Device, ModelPath, fitting, open_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,14 +57,9 @@ def encoded(
     from smalti.data.loader import evaluation_batches, to_device
 
     device = next(model.parameters()).device
-    for batch in evaluation_batches(source, transform, batch_size):
-        height, width = batch["image"].shape[-2:]
-        if height % model.factor or width % model.factor:
-            name = source.names[int(batch["index"][0])]
-            rule = f"expected both divisible by the model's factor {model.factor}"
-            raise UserError(f"{name}: {height} x {width} pixels: {rule}; --size resizes and crops all images")
+    for batch in fitting(evaluation_batches(source, transform, batch_size), source, model.factor):
         with torch.inference_mode():
-            output = model.encode(to_device(batch, device)["image"])
+            output = model.encode(to_device(dict(batch), device)["image"])
         tokens = None if latents or output.indices is None else output.indices.to(torch.int32)
         values = (output.latent.float() if tokens is None else tokens).cpu().numpy()
         for index, value in zip(batch["index"].tolist(), values, strict=True):

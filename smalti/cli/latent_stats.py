@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from smalti.cli._model import Device, open_model
+from smalti.cli._model import Device, fitting, open_model
 
 
 def latent_stats(
@@ -45,8 +45,9 @@ def latent_stats(
         read_config(folder / CONFIG)
     source = ImageFolder(str(data))
     transform = Transform(size=size, crop="adm_center") if size else Transform()
+    network = open_model(str(model), device)
     found = latent_statistics(
-        open_model(str(model), device), islice(evaluation_batches(source, transform, batch_size), batches)
+        network, islice(fitting(evaluation_batches(source, transform, batch_size), source, network.factor), batches)
     )
     if not dry_run:
         set_options(folder, latents=found.config())

@@ -22,7 +22,11 @@ def train(
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value, as engine.max_steps=100; may be repeated."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change one value, as engine.max_steps=100; null takes out a term. May be repeated.",
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of images to train on, in place of the recipe's data.")

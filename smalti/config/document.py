@@ -136,6 +136,8 @@ def _value(loader: _Loader, node: yaml.Node, place: str, name: str, document: Do
 def override(document: Document, assignment: str) -> None:
     """Applies one ``a.b.c=value`` in place; the value is read as YAML, missing parents are made.
 
+    ``null`` in place of a mapping (a term, a teacher, a section) takes it out, as in ``merge``.
+
     Raises:
         ConfigError: if there is no ``=``, or a parent is not a mapping.
     """
@@ -156,6 +158,8 @@ def override(document: Document, assignment: str) -> None:
     if isinstance(target, list):
         _item(target, last)
         target[int(last)] = value
+    elif value is None and isinstance(target.get(last), Mapping):
+        del target[last]
     else:
         target[last] = value
     for below in [mark for mark in document.marks if mark.startswith(f"{place}.")]:

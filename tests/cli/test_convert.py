@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import smalti
 from smalti.interop._recognise import format_named
@@ -122,6 +123,16 @@ def test_a_scale_that_a_format_cannot_hold_is_told(smalti_cli: Verb, tmp_path: P
         result = smalti_cli("convert", tmp_path / name, tmp_path / f"{name}.ckpt", "--to", format)
         assert result.exit_code == 0, result.stderr
         assert ("note: scale and shift of the latents have no place" in result.stdout) is told
+
+
+def test_latent_stats_name_the_image_that_does_not_fit(smalti_cli: Verb, tmp_path: Path) -> None:
+    tiny_kl().save_pretrained(tmp_path / "ours")
+    (tmp_path / "odd").mkdir()
+    Image.new("RGB", (17, 16)).save(tmp_path / "odd" / "tile.png")
+    result = smalti_cli("latent-stats", tmp_path / "ours", "--data", tmp_path / "odd")
+    assert result.exit_code == 2
+    assert "tile.png: 16 x 17 pixels" in result.stderr
+    assert "--size resizes" in result.stderr
 
 
 def test_latent_stats_ask_for_a_model_that_can_hold_them(smalti_cli: Verb, photos: Path) -> None:

@@ -61,6 +61,13 @@ def test_override_sets_values_and_their_mark() -> None:
     assert document.where("a.b") == "(--set)"
 
 
+def test_override_takes_out_a_mapping_and_sets_a_value_to_null() -> None:
+    document = parse("a: {b: {type: x}, c: 1}\nd: 2\n", "r.yaml")
+    for assignment in ("a.b=null", "a.c=null", "d=null", "e=null"):
+        override(document, assignment)
+    assert document.data == {"a": {"c": None}, "d": None, "e": None}
+
+
 @pytest.mark.parametrize("text", ["a", "=3", "a..b=1", "a.b.c=1", "c.7=1", "c.x=1", "a=[1", "c.x.y=2", "a=\0"])
 def test_overrides_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError):
