@@ -5,7 +5,7 @@ discriminator applies it in training mode only.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -83,6 +83,10 @@ class Augmentation(Part, nn.Module):
             yield
         finally:
             self._seed = before
+
+    def measures(self) -> Mapping[str, Tensor]:
+        """Names -> detached scalars of its own that belong in the log; by default none."""
+        return {}
 
     def update(self, records: Sequence[DiscriminatorOutput]) -> None:
         """Sees the logits of real images after each step of the discriminator; state changes only here."""

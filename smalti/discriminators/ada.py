@@ -6,7 +6,7 @@ most frequent.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, get_args
 
 import torch
@@ -97,6 +97,10 @@ class ADA(Augmentation):
             hidden = cutout(maps, row, column, (height + 1) // 2, (width + 1) // 2)
             maps = when((draws.uniform() < chance).reshape(-1, 1, 1, 1), hidden, maps)
         return maps
+
+    def measures(self) -> Mapping[str, Tensor]:
+        """``probability``: p, a scalar."""
+        return {"probability": self.probability.clone()}
 
     @torch.no_grad()
     def update(self, records: Sequence[DiscriminatorOutput]) -> None:

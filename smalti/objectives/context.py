@@ -143,6 +143,12 @@ def equal_draws(network: nn.Module | None) -> contextlib.AbstractContextManager[
     return contextlib.nullcontext()
 
 
+def augment_measures(network: nn.Module) -> dict[str, Tensor]:
+    """``augment/<name>`` -> scalars that the discriminator's augmentation wants in the log."""
+    augment = network.augment if isinstance(network, Discriminator) else None
+    return {} if augment is None else {f"augment/{name}": value for name, value in augment.measures().items()}
+
+
 @contextlib.contextmanager
 def in_mode(network: nn.Module | None, training: bool) -> Iterator[None]:
     """Within it the network is in training or evaluation mode; afterwards each of its modules is as before."""

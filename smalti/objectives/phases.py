@@ -25,6 +25,7 @@ from smalti.objectives.context import (
     Judge,
     Precision,
     Sampler,
+    augment_measures,
     equal_draws,
     frozen,
     in_mode,
@@ -317,6 +318,7 @@ class DiscriminatorPhase(Phase):
             judge = Judge(self.network, batch, self.condition, precision)
             with buffers_kept(self.network), precision.terms(), equal_draws(self.network):
                 measures |= critic_measures(judge, context["real"], made)
+        measures |= augment_measures(self.network)
         said = DiscriminatorOutput(logits=context["logits_real"].detach()) if "logits_real" in wanted else None
         result = report(self.terms, evaluated, clock, measures, surrogate.new_zeros(()), made, said)
         return self._connected(surrogate), result

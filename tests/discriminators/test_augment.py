@@ -255,6 +255,8 @@ def test_ada_is_told_by_its_phase_after_a_step_only():
     assert augment.probability.item() == 0.0
     phase.update(reports)
     assert augment.probability.item() == pytest.approx(6 / 100)
+    logged = [report.measures["augment/probability"] for report in (reports[0], phase(batch_of(), NOW)[1])]
+    assert [p.item() for p in logged] == pytest.approx([0.0, 6 / 100])
     assert "network.augment.probability" in phase.state_dict()
 
 
