@@ -45,10 +45,13 @@ ALARMS = (
     ),
     Alarm(
         "dead",
-        lambda of: max(abs(of("logits_real")), abs(of("logits_fake"))) < 1e-3 and not of("clipped") >= 0.0,
+        lambda of: (
+            (max(abs(of("logits_real")), abs(of("logits_fake"))) < 1e-3 or of("critic/slope_max") < 1e-6)
+            and not of("clipped") >= 0.0
+        ),
         5,
-        "the discriminator says nothing: its logits are 0 for real and made images; raise its learning rate, or let it "
-        "train before the generator listens (start)",
+        "the discriminator says nothing: its logits are 0, or the same whatever the image; raise its learning rate, or "
+        "let it train before the generator listens (start)",
     ),
     Alarm(
         "wins",

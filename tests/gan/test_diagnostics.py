@@ -75,6 +75,10 @@ def test_batch_normalisation_under_a_gradient_penalty_is_named_before_the_first_
     ("numbers", "advice"),
     [
         ({"logits_real": 0.0, "logits_fake": 1e-5, "total": 2.0}, "says nothing"),
+        (
+            {"logits_real": 0.5, "logits_fake": 0.5, "critic/slope_max": 0.0},
+            "says nothing",
+        ),  # LSGAN's, with labels 0, 1
         ({"total": 0.001, "critic/accuracy_real": 1.0, "critic/accuracy_fake": 1.0}, "wins"),
         ({"critic/diversity": 0.01}, "hardly differ"),
         ({"clipped": 0.9, "critic/slope_max": 1.0}, "starves"),
