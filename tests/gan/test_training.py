@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from smalti.config import build
 from smalti.discriminators.residual import Residual
 from smalti.engine.ema import EMA
 from smalti.engine.optimizers import RMSprop, build_optimizer, lazy_adam
 from smalti.engine.settings import EMASettings, PhaseOptimizer, parse_cycle
+from smalti.losses import Loss
 from smalti.losses.gradient_penalty import GradientPenalty
 from smalti.losses.path_length import PathLength
 from smalti.losses.r1 import R1
@@ -69,15 +71,43 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         assert pair[name] == pytest.approx(values, rel=1e-10, abs=1e-12)
 
 
-def test_penalty_of_a_bf16_run_is_in_single_precision(tmp_path: Path) -> None:
-    seen = []
-    penalty = Term(name="penalty", loss=GradientPenalty(), weight=10.0)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("approximate_r1", "approximate_r2", "consistency", "dragan", "gradient_penalty"),
+        *("lipschitz_penalty", "r1", "r2", "wgan_div", "zero_centered_penalty"),
+    ],
+)
+def test_penalty_of_a_bf16_run_is_in_single_precision(tmp_path: Path, name: str) -> None:
+    """The passes of the penalty itself: those of the log and of the adversarial term are told apart."""
+    seen: dict[bool, set[torch.dtype]] = {True: set(), False: set()}
+    inside = [False]
+    penalty = Term(name="penalty", loss=build({"type": name}, Loss), weight=10.0)
     trainer = tiny_gan(tmp_path / "run", precision="bf16", max_steps=1, critic_terms=[penalty])
-    critic = trainer.phases["discriminator"].network
-    critic.main[0].register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
+    loss, critic = penalty.loss, trainer.phases["discriminator"].network
+    loss.register_forward_pre_hook(lambda *_: inside.__setitem__(0, True))
+    loss.register_forward_hook(lambda *_: inside.__setitem__(0, False))
+    critic.main[0].register_forward_hook(lambda layer, inputs, output: seen[inside[0]].add(output.dtype))
     trainer.run()
-    assert torch.bfloat16 in seen
-    assert torch.float32 in seen
+    assert seen[True] == {torch.float32}
+    assert torch.bfloat16 in seen[False]
+
+
+def test_path_length_of_a_bf16_run_is_in_single_precision(tmp_path: Path) -> None:
+    seen: set[torch.dtype] = set()
+    term = Term(name="path", loss=PathLength(), inputs={"latents": "batch.noise"})
+    trainer = tiny_gan(tmp_path / "run", precision="bf16", max_steps=1, generator_terms=[term])
+
+    def look(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        if inside[0]:
+            seen.add(output.dtype)
+
+    inside = [False]
+    term.loss.register_forward_pre_hook(lambda *_: inside.__setitem__(0, True))
+    term.loss.register_forward_hook(lambda *_: inside.__setitem__(0, False))
+    trainer.model.main[0].register_forward_hook(look)
+    trainer.run()
+    assert seen == {torch.float32}
 
 
 def test_lazy_terms_of_stylegan2_have_the_weights_of_the_paper_when_they_come(tmp_path: Path) -> None:
