@@ -4,14 +4,16 @@ Networks are built on the meta device, where tensors have shapes and no memory, 
 found here and not in the first step.
 """
 
+import inspect
 from collections.abc import Collection, Iterator
 from typing import Any
 
 from smalti.config import ConfigError, Problem, Spec
 from smalti.data.transforms import Transform
+from smalti.engine.columns import given_columns, held_out_problems
 from smalti.engine.rehearsal import can_be_rehearsed, known_values, objection, required
 from smalti.engine.sections import PLAYERS, Recipe
-from smalti.engine.settings import parse_cycle
+from smalti.engine.settings import PhaseOptimizer, parse_cycle
 from smalti.nn.meta import on_meta_device
 from smalti.objectives.graph import Graph
 from smalti.objectives.names import DISCRIMINATOR, NEEDS_DISCRIMINATOR, is_constant
@@ -26,12 +28,13 @@ def graph_problems(recipe: Recipe) -> list[Problem]:
     problems: list[Problem] = []
     model = on_meta(recipe.specs.get("model"), problems)
     discriminator = on_meta(recipe.specs.get("discriminator"), problems)
-    for find in (_players, _cycle, _monitor):
+    for find in (_players, _cycle, _optimizers, _monitor):
         problems += find(recipe)
     problems += _names(recipe, model)
     for section in ("data", "validation"):
         problems += _images(recipe, section, model, discriminator)
     problems += _condition(recipe, discriminator)
+    problems += held_out_problems(recipe, model, discriminator)
     problems += _labels(recipe, model, discriminator)
     problems += _channels(recipe, model, discriminator)
     broken = {problem.place for problem in problems}
@@ -159,11 +162,7 @@ def _refers_to_broken(recipe: Recipe, player: Phase, problem: Problem) -> bool:
 
 def _columns(recipe: Recipe) -> tuple[str, ...]:
     section = recipe.specs.get("data")
-    source = section.arguments.get("source") if isinstance(section, Spec) else None
-    if not isinstance(source, Spec):
-        return ("image", "*")
-    columns_of = getattr(source.target, "columns_of", None)
-    return (*columns_of(source.arguments), "index", "position") if columns_of else ("image", "*")
+    return given_columns(section.arguments.get("source") if isinstance(section, Spec) else None)
 
 
 def _images(recipe: Recipe, name: str, model: Any, discriminator: Any) -> Iterator[Problem]:
@@ -199,6 +198,25 @@ def _images(recipe: Recipe, name: str, model: Any, discriminator: Any) -> Iterat
         yield Problem(f"{place}.transform.size", f"{sides} pixels: the discriminator needs at least {smallest}")
 
 
+def _optimizers(recipe: Recipe) -> Iterator[Problem]:
+    """Whether each optimizer has a use for its options, and ``lazy_adam`` a lazy term whose turns it spreads."""
+    section = recipe.specs.get("optim")
+    for player in PLAYERS:
+        spec = section.arguments.get(player) if isinstance(section, Spec) else None
+        if not isinstance(spec, Spec):
+            continue
+        options: PhaseOptimizer = spec.build()
+        usual, place = PhaseOptimizer(), f"optim.{player}"
+        idle = ("betas", "lazy_adam") if options.type == "rmsprop" else ("alpha",)
+        for name in idle:
+            if getattr(options, name) != getattr(usual, name):
+                yield Problem(f"{place}.{name}", f"{getattr(options, name)!r}: {options.type} has no use for it")
+        turns = {term.fields.get("every", 1) for term in recipe.terms.get(player, {}).values()}
+        if options.lazy_adam not in {None, *turns} and "lazy_adam" not in idle:
+            message = f"{options.lazy_adam}: no term of this phase has every: {options.lazy_adam}"
+            yield Problem(f"{place}.lazy_adam", message)
+
+
 def _condition(recipe: Recipe, discriminator: Any) -> Iterator[Problem]:
     columns = _columns(recipe)
     if getattr(discriminator, "condition_channels", 0) and not {"condition", "*"} & set(columns):
@@ -212,9 +230,17 @@ def _labels(recipe: Recipe, model: Any, discriminator: Any) -> Iterator[Problem]
     }
     for name, count in counts.items():
         if count and not {"label", "*"} & set(_columns(recipe)):
-            yield Problem(f"{name}.num_classes", "the data has no column 'label' to give it")
+            yield Problem(f"{name}.num_classes", f"the data has no column 'label' to give it{_where_from(recipe)}")
     if all(counts.values()) and len(set(counts.values())) > 1:
         yield Problem("discriminator.num_classes", f"{counts['discriminator']}: the model has {counts['model']}")
+
+
+def _where_from(recipe: Recipe) -> str:
+    """How a folder of images gets a column of classes."""
+    section = recipe.specs.get("data")
+    source = section.arguments.get("source") if isinstance(section, Spec) else None
+    can = isinstance(source, Spec) and "table" in inspect.signature(source.target).parameters
+    return "; data.source.table names a CSV file with the columns file and label" if can else ""
 
 
 def _channels(recipe: Recipe, model: Any, discriminator: Any) -> Iterator[Problem]:

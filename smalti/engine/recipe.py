@@ -36,7 +36,7 @@ def read_document(name: str | Path, overrides: Sequence[str] = (), data: str | P
     Args:
         name: a shipped name, ``tiny-`` before one, or a path to a YAML file.
         overrides: ``section.key=value`` each.
-        data: folder of images that replaces the data source.
+        data: folder of images that replaces the data source; overrides may add to it (``data.source.table``).
     """
     text = str(name)
     is_path = text.endswith((".yaml", ".yml")) or Path(text).is_file()
@@ -52,12 +52,21 @@ def read_document(name: str | Path, overrides: Sequence[str] = (), data: str | P
         }
     if small:
         del document.data[TINY]
+    folder = None if data is None else {"type": "image_folder", "path": str(data)}
+    _replace_source(document, folder, {})
     for assignment in overrides:
         override(document, assignment)
-    if data is not None and isinstance(document.data.get("data"), dict):
-        document.data["data"]["source"] = {"type": "image_folder", "path": str(data)}
-        document.marks["data.source"] = "(--data)"
+    section = document.data.get("data")
+    beside = section.get("source") if isinstance(section, dict) else None
+    _replace_source(document, folder, beside if isinstance(beside, dict) else {})
     return document
+
+
+def _replace_source(document: Document, folder: Mapping[str, str] | None, beside: Mapping[str, object]) -> None:
+    """Puts a folder of images in the place of the data source, options such as its table ``beside`` it."""
+    if folder is not None and isinstance(document.data.get("data"), dict):
+        document.data["data"]["source"] = {**beside, **folder}
+        document.marks["data.source"] = "(--data)"
 
 
 def _shipped_document(name: str, asked: str) -> Document:

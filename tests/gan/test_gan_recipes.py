@@ -96,12 +96,26 @@ def test_wgan_digits_measures_where_it_starts_where_it_ends_and_where_the_floor_
         ("tiny-sngan", ["discriminator.num_classes=7"], "the model has 10"),
         ("tiny-wgan", ["model.image_size=32"], "model.image_size is 32 x 32"),
         ("tiny-dcgan", ["data.transform.size=32"], "32 x 32 pixels"),
-        ("biggan-32", ["data.source.table=null"], "no column 'label'"),
+        (
+            "biggan-32",
+            ["data.source.table=null"],
+            r"no column 'label' to give it; data\.source\.table names a CSV file",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_when_the_recipe_is_read(name: str, overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         load_recipe(name, overrides)
+
+
+def test_a_folder_in_place_of_the_data_takes_a_table_beside_it(tmp_path: Path) -> None:
+    read = load_recipe("biggan-32", ["data.source.table=labels.csv"], data=tmp_path)
+    source = read.plain()["data"]["source"]
+    assert (source["type"], source["path"], source["table"]) == ("image_folder", str(tmp_path), "labels.csv")
+    with pytest.raises(UserError, match="no column 'label'"):
+        load_recipe("biggan-32", data=tmp_path)  # the recipe's own table is of other images
+    with pytest.raises(UserError, match=r"data\.source\.part"):
+        load_recipe("tiny-wgan", ["data.source.part=held_out"], data=tmp_path)
 
 
 def test_reuse_is_part_of_what_a_resumed_run_must_not_change() -> None:
