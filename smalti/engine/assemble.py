@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from smalti.data.loader import BatchLoader, evaluation_batches
+from smalti.engine.columns import asked_columns, condition_of, require_columns
 from smalti.engine.fine_tuning import apply_start
 from smalti.engine.recipe import Recipe
 from smalti.engine.sections import DataSection, ValidationSection
@@ -16,11 +17,8 @@ from smalti.engine.settings import GENERATOR, EngineSettings
 from smalti.engine.trainer import Trainer
 from smalti.engine.validation import Validation
 from smalti.nn.distributed import rank, world_size
-from smalti.objectives.names import LABEL
 from smalti.objectives.phases import DiscriminatorPhase, GeneratorPhase, Phase
 from smalti.outputs import Batch
-
-CONDITION = "condition"
 
 
 def build_model(recipe: Recipe) -> nn.Module:
@@ -46,13 +44,6 @@ def build_phases(recipe: Recipe, model: nn.Module) -> dict[str, Phase]:
     return phases
 
 
-def condition_of(discriminator: nn.Module | None) -> str | None:
-    """The batch column that a discriminator is given beside images: labels, condition images, or none."""
-    if getattr(discriminator, "num_classes", 0):
-        return LABEL
-    return CONDITION if getattr(discriminator, "condition_channels", 0) else None
-
-
 def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer:
     """The trainer of a recipe; reads the data source, draws the weights, starts nothing.
 
@@ -66,6 +57,8 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
     optim = recipe.specs["optim"].build()
     model = build_model(recipe)
     phases = build_phases(recipe, model)
+    asked = asked_columns(recipe, model, getattr(phases.get("discriminator"), "network", None))
+    require_columns(asked, data.source, "data.source")
     return Trainer(
         phases=phases,
         model=model,
@@ -81,18 +74,19 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
         settings=settings,
         out=out,
         cycle=recipe.cycle,
-        validation=_validation(recipe, model),
+        validation=_validation(recipe, model, asked),
         recipe=recipe.plain(),
         quiet=quiet,
     )
 
 
-def _validation(recipe: Recipe, model: nn.Module) -> Validation | None:
+def _validation(recipe: Recipe, model: nn.Module, asked: dict[str, str]) -> Validation | None:
     spec = recipe.specs.get("validation")
     if spec is None:
         return None
     section: ValidationSection = spec.build()
     data = section.data
+    require_columns(asked, data.source, "validation.data.source")
 
     def batches() -> Iterator[Batch]:
         return evaluation_batches(data.source, data.transform, data.batch_size, rank(), world_size())
