@@ -87,8 +87,10 @@ def parse(text: str, name: str = "<text>") -> Document:
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise UserError(f"{name}:{line}: not YAML: it holds the control character {chr(error.character)!r}") from error
+        number = text.count("\n", 0, error.position) + 1
+        raise UserError(
+            f"{name}:{number}: not YAML: it holds the control character {chr(error.character)!r}"
+        ) from error
     try:
         node = loader.get_single_node()
         if not isinstance(node, yaml.MappingNode):
