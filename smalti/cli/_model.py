@@ -8,6 +8,7 @@ from smalti.registry import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from smalti.data import ImageSource
     from smalti.models._generator import Generator
@@ -32,6 +33,19 @@ def open_model(path: str, device: str) -> "Autoencoder":
     if not isinstance(model, Autoencoder):
         raise UserError(f"{path}: a {type(model).__name__}, expected an autoencoder; `smalti sample` is for generators")
     return model
+
+
+def images_for(model: "Autoencoder", folder: "Path") -> "ImageSource":
+    """The images of a folder, read with as many channels as the model takes: grey, colour or with alpha.
+
+    Raises:
+        UserError: if image files have no such number of channels, or there is no image.
+    """
+    from smalti.data.image_folder import ImageFolder
+
+    if model.image_channels not in (1, 3, 4):
+        raise UserError(f"the model takes images of {model.image_channels} channels: expected 1, 3 or 4 for files")
+    return ImageFolder(str(folder), image_channels=model.image_channels)  # type: ignore[arg-type]
 
 
 def fitting(batches: "Iterable[Batch]", source: "ImageSource", factor: int) -> "Iterator[Batch]":

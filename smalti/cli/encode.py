@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smalti.cli._model import Device, ModelPath, fitting, open_model
+from smalti.cli._model import Device, ModelPath, fitting, images_for, open_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,13 +38,13 @@ def encode(
     Example: smalti encode runs/quickstart --data photos --out tokens.npz
     """
     from smalti.cli._files import refuse_existing, write_npz
-    from smalti.data.image_folder import ImageFolder
     from smalti.data.transforms import Transform
 
     refuse_existing(out, force)
-    source = ImageFolder(str(data))
+    tokenizer = open_model(model, device)
+    source = images_for(tokenizer, data)
     transform = Transform(size=size, crop="adm_center") if size else Transform()
-    arrays = encoded(open_model(model, device), source, transform, latents=latents, batch_size=batch_size)
+    arrays = encoded(tokenizer, source, transform, latents=latents, batch_size=batch_size)
     typer.echo(f"{write_npz(out, arrays)} images -> {out}")
 
 

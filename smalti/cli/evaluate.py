@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from smalti.cli._model import Device, ModelPath, open_model
+from smalti.cli._model import Device, ModelPath, images_for, open_model
 from smalti.cli._table import print_rows
 
 
@@ -30,7 +30,6 @@ def evaluate(
 
     Example: smalti evaluate runs/quickstart --data held-out
     """
-    from smalti.data.image_folder import ImageFolder
     from smalti.data.loader import evaluation_batches
     from smalti.data.transforms import Transform
     from smalti.metrics import Metric
@@ -38,9 +37,9 @@ def evaluate(
     from smalti.registry import resolve
 
     chosen = {name: resolve(name, Metric)() for name in metrics.replace(" ", "").split(",")}
-    source = ImageFolder(str(data))
-    transform = Transform(size=size, crop="adm_center") if size else Transform()
     tokenizer = open_model(model, device)
+    source = images_for(tokenizer, data)
+    transform = Transform(size=size, crop="adm_center") if size else Transform()
     began = time.perf_counter()
     found = examine(tokenizer, evaluation_batches(source, transform, batch_size), chosen, names=source.names)
     seconds = time.perf_counter() - began

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from smalti.cli._model import Device, fitting, open_model
+from smalti.cli._model import Device, fitting, images_for, open_model
 
 
 def latent_stats(
@@ -30,7 +30,6 @@ def latent_stats(
 
     Example: smalti latent-stats models/sd-vae --data photos --size 256
     """
-    from smalti.data.image_folder import ImageFolder
     from smalti.data.loader import evaluation_batches
     from smalti.data.transforms import Transform
     from smalti.interop.opening import our_source
@@ -43,9 +42,9 @@ def latent_stats(
         if not is_saved_model(folder):
             raise UserError(f"{model}: no model of smalti, which could hold them; `smalti convert` makes one of it")
         read_config(folder / CONFIG)
-    source = ImageFolder(str(data))
-    transform = Transform(size=size, crop="adm_center") if size else Transform()
     network = open_model(str(model), device)
+    source = images_for(network, data)
+    transform = Transform(size=size, crop="adm_center") if size else Transform()
     found = latent_statistics(
         network, islice(fitting(evaluation_batches(source, transform, batch_size), source, network.factor), batches)
     )

@@ -9,7 +9,7 @@ import torch
 import smalti
 from smalti.cli.reconstruct import open_image
 from smalti.losses.psnr import psnr
-from tests.cli.conftest import Verb
+from tests.cli.conftest import TINY, Verb
 
 
 def test_numbers_are_means_over_the_images(smalti_cli: Verb, trained: Path, photos: Path) -> None:
@@ -44,3 +44,17 @@ def test_unknown_metrics_are_named_with_the_nearest(smalti_cli: Verb, trained: P
     result = smalti_cli("evaluate", trained, "--data", photos, "--metrics", "psrn")
     assert result.exit_code == 2
     assert "did you mean 'psnr'" in result.stderr
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_images_are_read_with_the_channels_of_the_model(
+    smalti_cli: Verb, photos: Path, tmp_path: Path, channels: int
+) -> None:
+    options = [f"model.{part}.image_channels={channels}" for part in ("encoder", "decoder")]
+    options.append(f"data.source={{type: image_folder, path: photos, image_channels: {channels}}}")
+    smalti.build(TINY, options).save_pretrained(tmp_path / "model")
+    result = smalti_cli("evaluate", tmp_path / "model", "--data", photos, "--metrics", "psnr")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("2 images in ")
+    result = smalti_cli("encode", tmp_path / "model", "--data", photos, "--out", tmp_path / "tokens.npz")
+    assert result.exit_code == 0, result.output
