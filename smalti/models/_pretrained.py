@@ -103,6 +103,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def fetch(source: str, name: str, options: Mapping[str, Any]) -> Path:
     """The file ``name`` of a local folder, or of a repository on the Hugging Face Hub (downloaded into its cache).
 
+    ``owner/name`` is a repository unless there is a folder ``owner`` here.
+
     Raises:
         UserError: if ``source`` is neither, or has no such file.
     """
@@ -111,7 +113,8 @@ def fetch(source: str, name: str, options: Mapping[str, Any]) -> Path:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: no such file; a saved model is a folder with {CONFIG} and {WEIGHTS}")
         return folder / name
-    if folder.exists() or folder.is_absolute() or source.startswith(".") or source.count("/") != 1:
+    here = folder.exists() or folder.is_absolute() or source.startswith(".") or folder.parent.is_dir()
+    if here or source.count("/") != 1:  # runs/typo beside runs/mine is no repository to ask the Hub for, in vain
         raise UserError(f"{source}: no such folder; expected a saved model's folder or a Hub repository 'owner/name'")
     try:
         return Path(hf_hub_download(source, name, **options))

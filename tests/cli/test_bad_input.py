@@ -108,6 +108,15 @@ def test_a_model_that_is_not_there(verb: str, smalti_cli: Verb, photos: Path, tm
     assert not (tmp_path / "x.npz").exists()
 
 
+def test_a_run_that_is_not_there_is_not_asked_of_the_hub(
+    smalti_cli: Verb, trained: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smalti.models._pretrained.hf_hub_download", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.chdir(trained.parent.parent)
+    typo = f"{trained.parent.name}/tyni"
+    refused(smalti_cli("evaluate", typo, "--data", photos), f"{typo}: no such folder")
+
+
 @pytest.mark.parametrize("where", [0.0, 0.1, 0.9])
 def test_a_model_with_a_flipped_byte(where: float, smalti_cli: Verb, copy: Path, photos: Path, tmp_path: Path) -> None:
     flip_a_byte(copy / "model" / "model.safetensors", where)
