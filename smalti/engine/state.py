@@ -23,6 +23,7 @@ class TrainState:
         at_start: metric -> value before the first step, if it was measured.
         averages: name -> what diagnostics smooth over log steps.
         alarms: name -> log steps in a row at which a diagnosis was bad.
+        lazy: name -> value of a lazy term at its last turn.
     """
 
     step: int = 0
@@ -37,6 +38,7 @@ class TrainState:
     at_start: dict[str, float] = field(default_factory=dict)
     averages: dict[str, float] = field(default_factory=dict)
     alarms: dict[str, int] = field(default_factory=dict)
+    lazy: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""

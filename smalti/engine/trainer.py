@@ -13,6 +13,7 @@ from smalti.engine.diagnostics import standing_warnings, watch
 from smalti.engine.dry_run import DryRun, account
 from smalti.engine.ema import EMA
 from smalti.engine.health import ELSEWHERE, Guard, Health
+from smalti.engine.lazy import LazyTerms
 from smalti.engine.logging import Journal, check_tracker, codebook_usage, flatten_reports, mean_over_ranks, to_host
 from smalti.engine.run_folder import RunFolder, writing
 from smalti.engine.runtime import Runtime
@@ -111,6 +112,7 @@ class Trainer:
         }
         self.ema = EMA(model, settings.ema) if settings.ema else None
         self.guard, self.health = Guard([*self.phases.values(), model]), Health()
+        self.lazy = LazyTerms()
         self.loader = loader(rank=self.runtime.rank, world_size=self.runtime.world_size)
         self.state = TrainState(world_size=self.runtime.world_size)
         self.examiner = Examiner(validation, self.players, model, self.ema, settings, self.runtime)
@@ -183,6 +185,7 @@ class Trainer:
                 self.state.updates[entry.phase] = clock.updates + 1
                 self.health.note(self.state.step + 1, entry.phase, turn.bad, turn.suspects)
                 turns.append(turn)
+                self.lazy.note(self.phases[entry.phase], turn)
                 if entry.phase == GENERATOR:
                     if self.ema is not None:
                         self.ema.update(skip=turn.bad, images=self._images_of(shared))
@@ -227,7 +230,7 @@ class Trainer:
         self.journal.watcher.advance(step)
 
     def _training_record(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        record: dict[str, Any] = {}
+        record: dict[str, Any] = {f"train/{name}": value for name, value in self.lazy.numbers().items()}
         for turn in turns:
             values = (
                 flatten_reports(turn.reports)
@@ -322,6 +325,7 @@ class Trainer:
 
     def _save(self) -> None:
         self.state.seconds = time.perf_counter() - self._began
+        self.state.lazy = mean_over_ranks(self.runtime.gather(self.lazy.numbers()))
         networks = {name: phase.state_dict() for name, phase in self.phases.items()}
         state: dict[str, Any] = {
             "train": self.state.as_dict(),
@@ -343,6 +347,7 @@ class Trainer:
             if self.ema is not None:
                 self.ema.load_state_dict(checkpoint.networks["ema"], state["ema_updates"])
             self.state = TrainState.from_dict(state["train"])
+            self.lazy.restore(self.state.lazy)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"checkpoint {checkpoint.step} does not fit this recipe: {error}") from error
         self.state.share_among(self.runtime.world_size)

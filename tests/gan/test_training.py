@@ -1,5 +1,6 @@
 """Laws of training a GAN: no gradient leaks, what decomposes is the same in parts, labels and lazy terms arrive."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,17 @@ def test_lazy_terms_of_stylegan2_have_the_weights_of_the_paper_when_they_come(tm
     path_length = trainer.phases["generator"].losses["path_length"]
     assert path_length.mean > 0
     assert model.mean_w.abs().sum() > 0
+
+
+def test_log_between_the_turns_of_a_lazy_term_tells_its_last_value(tmp_path: Path) -> None:
+    r1 = Term(name="r1", loss=R1(), weight=5.0, every=4)
+    trainer = tiny_gan(tmp_path / "run", critic_terms=[r1], max_steps=7, accumulate=2)
+    trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    raw, status = ([line[f"train/discriminator/r1/{name}"] for line in lines] for name in ("raw", "status"))
+    assert status == ["active", *["skipped"] * 3, "active", *["skipped"] * 2]
+    assert raw == [raw[0]] * 4 + [raw[4]] * 3
+    assert raw[0] != raw[4]
 
 
 def test_path_length_reaches_the_mapping_network(tmp_path: Path) -> None:
