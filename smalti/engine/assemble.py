@@ -57,7 +57,8 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
     optim = recipe.specs["optim"].build()
     model = build_model(recipe)
     phases = build_phases(recipe, model)
-    asked = asked_columns(recipe, model, getattr(phases.get("discriminator"), "network", None))
+    discriminator = getattr(phases.get("discriminator"), "network", None)
+    asked = asked_columns(recipe, model, discriminator)
     require_columns(asked, data.source, "data.source")
     return Trainer(
         phases=phases,
@@ -74,13 +75,15 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
         settings=settings,
         out=out,
         cycle=recipe.cycle,
-        validation=_validation(recipe, model, asked),
+        validation=_validation(recipe, model, discriminator, asked),
         recipe=recipe.plain(),
         quiet=quiet,
     )
 
 
-def _validation(recipe: Recipe, model: nn.Module, asked: dict[str, str]) -> Validation | None:
+def _validation(
+    recipe: Recipe, model: nn.Module, discriminator: nn.Module | None, asked: dict[str, str]
+) -> Validation | None:
     spec = recipe.specs.get("validation")
     if spec is None:
         return None
@@ -92,9 +95,9 @@ def _validation(recipe: Recipe, model: nn.Module, asked: dict[str, str]) -> Vali
         return evaluation_batches(data.source, data.transform, data.batch_size, rank(), world_size())
 
     def measure(trained: nn.Module) -> Mapping[str, Any]:
-        from smalti.metrics.evaluation import evaluate
+        from smalti.metrics.evaluation import examine
 
-        return evaluate(trained, batches(), section.metrics)
+        return examine(trained, batches(), section.metrics, names=data.source.names).values
 
     return Validation(
         batches=batches,
@@ -102,6 +105,7 @@ def _validation(recipe: Recipe, model: nn.Module, asked: dict[str, str]) -> Vali
         measure=measure if section.metrics else None,
         images=data.source.names,
         multiple=getattr(model, "factor", 1),
+        smallest=getattr(discriminator, "smallest_size", 1),
     )
 
 

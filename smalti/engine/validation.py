@@ -30,6 +30,8 @@ class Validation:
         measure: model -> flat metrics, on the same images; None: the objective alone.
         images: names of the held-out images, for ``evaluation.json``.
         multiple: for the objective and for pictures, images are cropped to multiples of this (the model's factor).
+        smallest: images with a side below this after the crop are left out of both: the discriminator cannot judge
+            them. Metrics see every image whole.
     """
 
     batches: Callable[[], Iterable[Batch]]
@@ -37,11 +39,14 @@ class Validation:
     measure: Callable[[nn.Module], Mapping[str, Any]] | None = None
     images: Sequence[str] = ()
     multiple: int = 1
+    smallest: int = 1
 
     def cropped(self) -> Iterator[Batch]:
-        """The batches, every column of images cropped to a multiple the model takes."""
+        """The batches, every column of images cropped to a multiple the model takes; too small ones left out."""
         for batch in self.batches():
-            yield {name: self._crop(value) for name, value in batch.items()}
+            cropped = {name: self._crop(value) for name, value in batch.items()}
+            if min(cropped["image"].shape[-2:]) >= self.smallest:
+                yield cropped
 
     def _crop(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.ndim != 4:
@@ -170,7 +175,8 @@ class Examiner:
         """
         if self._pictured is None:
             source = self.validation.cropped() if self.validation is not None else loader.batches()
-            self._pictured = next(iter(source))
+            found = next(iter(source), None)
+            self._pictured = next(iter(loader.batches())) if found is None else found
         with self.averaged():
             batch = self.players[GENERATOR].prepare(self._pictured, Clock())
             return sample_images(self.model, batch, self.run.samples)

@@ -100,7 +100,8 @@ def examine(
                 observation = observe_made(model, moved, weight.dtype)
             else:
                 observation = observe(tokenizer, moved["image"], weight.dtype)
-            found = _update(by_name, accumulators, observation)
+            with _naming(batch, names):
+                found = _update(by_name, accumulators, observation)
             rows += _rows(batch, found, len(observation.target), names)
         if not all_reduce_sum(torch.tensor(len(rows), device=device)):
             raise UserError("no image to evaluate on")
@@ -108,6 +109,17 @@ def examine(
         for name, metric in by_name.items():
             values |= _numbers(name, metric, _computed(accumulators[name]), taken=values)
     return Evaluation(values=values, images=tuple(rows))
+
+
+@contextmanager
+def _naming(batch: Mapping[str, Any], names: Sequence[str]) -> Iterator[None]:
+    """Within, what a metric refuses is told with the name of the batch's first image."""
+    try:
+        yield
+    except UserError as error:
+        if not names or "index" not in batch:
+            raise
+        raise UserError(f"{names[int(batch['index'][0])]}: {error}") from error
 
 
 def observe(model: Tokenizer, images: Tensor, dtype: torch.dtype = torch.float32) -> Observation:

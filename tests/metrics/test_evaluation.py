@@ -191,6 +191,8 @@ def test_nothing_to_evaluate_on_is_an_error() -> None:
 def test_image_too_small_for_ssim_is_named() -> None:
     with pytest.raises(UserError, match="images of 1 x 1 pixels: SSIM needs at least 6 x 6"):
         evaluate(Rounding(), batches((1, 1, 1)), METRICS)
+    with pytest.raises(UserError, match=r"^dot\.png: images of 1 x 1 pixels"):
+        examine(Rounding(), batches((1, 8, 8), (1, 1, 1)), METRICS, names=["whole.png", "dot.png"])
 
 
 def test_images_may_be_numbers_and_the_model_in_double_precision() -> None:
