@@ -222,7 +222,7 @@ class Trainer:
             self._log(record)
             self._warn(warnings)
         if not stopped and (last or self.examiner.is_due(step)):
-            saves |= self._validate()
+            saves |= self._validate_or_save()
         if not stopped and self.settings.sample_every and (last or step % self.settings.sample_every == 0):
             self._draw_samples()
         if saves:
@@ -278,6 +278,15 @@ class Trainer:
             last = f"the last good checkpoint is {self.checkpoints.folder(good[-1])}" if good else "no checkpoint yet"
             count = self.health.worst
             raise UserError(f"stopped at step {self.state.step}: {count} updates in a row failed ({message}); {last}")
+
+    def _validate_or_save(self) -> bool:
+        """Validates; what cannot be measured does not cost the steps before it."""
+        try:
+            return self._validate()
+        except UserError:
+            if self.runtime.world_size == 1:  # several ranks may not all have failed, and a save waits for all
+                self._save()
+            raise
 
     def _validate(self) -> bool:
         """Measures and logs; returns whether this is the best so far."""

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import smalti
+from smalti.registry import UserError
 from tests.cli.conftest import TINY
 
 HELD_OUT = "validation={data: {source: {type: image_folder, path: held}}, metrics: [psnr]}"
@@ -25,3 +26,15 @@ def test_images_smaller_than_the_factor_are_measured_and_left_out_of_the_objecti
     assert ("generator/total" in run.evaluation["objective"]) == (len(sizes) > 1)
     assert len(json.loads(Path("run/evaluation.json").read_text())["images"]) == len(sizes)
     assert list(Path("run/samples").iterdir())
+
+
+def test_what_cannot_be_measured_does_not_cost_the_steps_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("held").mkdir()
+    Image.new("RGB", (1, 1)).save("held/one.png")
+    ssim = "validation={data: {source: {type: image_folder, path: held}}, metrics: [ssim]}"
+    with pytest.raises(UserError, match=r"one\.png"):
+        smalti.train(TINY, [ssim, "engine.max_steps=2"], out="run", quiet=True)
+    assert [folder.name for folder in Path("run/checkpoints").iterdir()] == ["00000002"]
