@@ -5,9 +5,9 @@ import os
 
 def main() -> None:
     """Runs the command line on the arguments of the process."""
-    # Threads of torch that wait for each other sleep: spinning, they take the cores from whoever else is at work, and
-    # a busy machine becomes three times slower. It must be said before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Threads of torch (of GNU OpenMP) that wait for each other soon go to sleep: left to spin they take the cores from
+    # whoever else is at work, and a busy machine becomes several times slower. To be said before torch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     from smalti.cli._app import app
 
     app(prog_name="smalti")
