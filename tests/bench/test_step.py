@@ -1,5 +1,6 @@
 """What a step computes and what it leaves out, by counting calls; the bench compares equal work."""
 
+import psutil
 import pytest
 import torch
 
@@ -67,3 +68,15 @@ def test_the_graph_of_a_step_does_not_grow(steps):
         step()
         sizes.append(nodes(step.phases["generator"](batch, Clock(step=step.count, updates=step.count))[0]))
     assert len(set(sizes)) == 1
+
+
+@pytest.mark.slow
+def test_resident_memory_does_not_grow():
+    """Graphs or batches that stay alive would add to it at every step."""
+    step, _ = our_step(start=0)
+    for _ in range(50):
+        step()
+    before = psutil.Process().memory_info().rss
+    for _ in range(200):
+        step()
+    assert psutil.Process().memory_info().rss - before < 8 * 2**20
