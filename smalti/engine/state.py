@@ -1,7 +1,8 @@
 """Where a run stands: counters, nothing else. Weights, moments and averages live with their owners."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from smalti.registry import UserError
 
@@ -44,10 +45,9 @@ class TrainState:
         """Plain values, for a checkpoint."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The state that ``as_dict`` described."""
-        return cls(**values)
+    def restore(self, values: Mapping[str, Any]) -> None:
+        """Takes the values that ``as_dict`` described, in place: others hold this state, too."""
+        vars(self).update(vars(type(self)(**values)))
 
     def share_among(self, world_size: int) -> None:
         """Goes on with another number of ranks: the stream continues where it was, though not in the same shares.

@@ -1,6 +1,5 @@
 """The one training loop. It counts generator updates and knows no loss, no model and no discriminator by name."""
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +7,14 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from smalti.engine.checkpoint import Checkpoint, CheckpointFolder
-from smalti.engine.diagnostics import standing_warnings, watch
+from smalti.engine.checkpoint import CheckpointFolder
+from smalti.engine.chronicle import Chronicle
+from smalti.engine.diagnostics import standing_warnings
 from smalti.engine.dry_run import DryRun, account
 from smalti.engine.ema import EMA
-from smalti.engine.health import ELSEWHERE, Guard, Health
-from smalti.engine.lazy import LazyTerms
-from smalti.engine.logging import Journal, check_tracker, codebook_usage, flatten_reports, mean_over_ranks, to_host
+from smalti.engine.health import Guard
+from smalti.engine.keeper import Keeper
+from smalti.engine.logging import Journal, check_tracker
 from smalti.engine.run_folder import RunFolder, writing
 from smalti.engine.runtime import Runtime
 from smalti.engine.samples import write_samples
@@ -111,17 +111,18 @@ class Trainer:
             if spec is not None
         }
         self.ema = EMA(model, settings.ema) if settings.ema else None
-        self.guard, self.health = Guard([*self.phases.values(), model]), Health()
-        self.lazy = LazyTerms()
+        self.guard = Guard([*self.phases.values(), model])
         self.loader = loader(rank=self.runtime.rank, world_size=self.runtime.world_size)
         self.state = TrainState(world_size=self.runtime.world_size)
         self.examiner = Examiner(validation, self.players, model, self.ema, settings, self.runtime)
         self.folder = RunFolder(out)
         self.journal = Journal(self.folder, settings, quiet=quiet or not self.runtime.is_main)
         self.checkpoints = CheckpointFolder(self.folder.checkpoints, settings.keep, self.journal.watcher.say)
+        self.chronicle = Chronicle(self.journal, self.state, self.phases, model, settings, self.runtime)
+        self.keeper = Keeper(
+            self.checkpoints, self.state, self.phases, self.players, self.ema, self.chronicle, self.runtime
+        )
         self._stream: Iterator[Batch] = iter(())
-        self._began = time.perf_counter()  # less what former runs in this folder took
-        self._last_log = (self._began, 0)
 
     def _compile(self) -> None:
         for name in self.settings.compile:
@@ -183,9 +184,8 @@ class Trainer:
                     noise_key=key,
                 )
                 self.state.updates[entry.phase] = clock.updates + 1
-                self.health.note(self.state.step + 1, entry.phase, turn.bad, turn.suspects)
+                self.chronicle.note(turn)
                 turns.append(turn)
-                self.lazy.note(self.phases[entry.phase], turn)
                 if entry.phase == GENERATOR:
                     if self.ema is not None:
                         self.ema.update(skip=turn.bad, images=self._images_of(shared))
@@ -217,67 +217,21 @@ class Trainer:
         if self._is_log_step(step) or saves or self.runtime.reads_are_free:
             self._read_health()
         if self._is_log_step(step):
-            record = self._training_record(turns)
-            warnings = watch(record, self.phases, self.state)
-            self._log(record)
-            self._warn(warnings)
+            self.chronicle.tell(turns)
         if not stopped and (last or self.examiner.is_due(step)):
             saves |= self._validate_or_save()
         if not stopped and self.settings.sample_every and (last or step % self.settings.sample_every == 0):
             self._draw_samples()
         if saves:
-            self._save()
+            self.keeper.save()
         self.journal.watcher.advance(step)
 
-    def _training_record(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        record: dict[str, Any] = {f"train/{name}": value for name, value in self.lazy.numbers().items()}
-        for turn in turns:
-            values = (
-                flatten_reports(turn.reports)
-                | to_host(turn.clipped)
-                | {
-                    "gradient_norm": turn.gradient_norm.item(),
-                    "learning_rate": turn.learning_rate,
-                    "skipped_steps": self.state.skipped.get(turn.phase, 0),
-                    "updates": self.state.updates[turn.phase],
-                }
-            )
-            record |= {f"train/{turn.phase}/{name}": value for name, value in values.items()}
-        record |= {f"train/{name}": value for name, value in codebook_usage(self.model).items()}
-        now, (then, images) = time.perf_counter(), self._last_log
-        self._last_log = (now, self.state.images)
-        speed = (self.state.images - images) / max(now - then, 1e-9)
-        left = (self.settings.max_steps - self.state.step) * self.state.images / self.state.step
-        head = {"images_per_second": speed, "eta_seconds": left / speed if speed else 0.0}
-        return head | mean_over_ranks(self.runtime.gather(record))
-
-    def _log(self, record: Mapping[str, Any]) -> None:
-        self.state.seconds = time.perf_counter() - self._began
-        if self.runtime.is_main:
-            head = {"step": self.state.step, "images": self.state.images, "seconds": round(self.state.seconds, 3)}
-            self.journal.log(head | dict(record))
-
-    def _warn(self, warnings: Sequence[str]) -> None:
-        if self.runtime.is_main:
-            for warning in warnings:
-                self.journal.warn(self.state.step, warning)
-
     def _read_health(self) -> None:
-        incidents = self.health.read()
-        if not incidents:
-            return
-        everywhere = self.runtime.gather([incident.guilty for incident in incidents])
-        for incident, *names in zip(incidents, *everywhere, strict=True):
-            self.state.skipped[incident.phase] = self.state.skipped.get(incident.phase, 0) + 1
-            guilty = next((name for name in names if name != ELSEWHERE), ELSEWHERE)
-            message = f"{incident.phase}: {guilty} is not finite"
-            if self.runtime.is_main:
-                self.journal.skipped(incident.step, message)
-        if self.health.worst >= self.settings.skip_limit:
+        message, worst = self.chronicle.read_health(), self.chronicle.health.worst
+        if message and worst >= self.settings.skip_limit:
             good = self.checkpoints.steps()
             last = f"the last good checkpoint is {self.checkpoints.folder(good[-1])}" if good else "no checkpoint yet"
-            count = self.health.worst
-            raise UserError(f"stopped at step {self.state.step}: {count} updates in a row failed ({message}); {last}")
+            raise UserError(f"stopped at step {self.state.step}: {worst} updates in a row failed ({message}); {last}")
 
     def _validate_or_save(self) -> bool:
         """Validates; what cannot be measured does not cost the steps before it."""
@@ -285,14 +239,14 @@ class Trainer:
             return self._validate()
         except UserError:
             if self.runtime.world_size == 1:  # several ranks may not all have failed, and a save waits for all
-                self._save()
+                self.keeper.save()
             raise
 
     def _validate(self) -> bool:
         """Measures and logs; returns whether this is the best so far."""
         values = self.examiner.measure({name: self._clock(name) for name in self.players})
         if values:
-            self._log({f"val/{name}": value for name, value in values.items()})
+            self.chronicle.log({f"val/{name}": value for name, value in values.items()})
         settings = self.examiner.settings
         if settings.monitor is None:
             return False
@@ -311,15 +265,12 @@ class Trainer:
 
     def _start(self, resume: bool) -> None:
         self.runtime.on_main(lambda: self.folder.claim(self.recipe, resume))
-        self.runtime.on_main(self.checkpoints.sweep)
-        step = self.runtime.on_main(self.checkpoints.find_latest)
-        if step is not None:
-            self._restore(self.checkpoints.load(step))
+        step = self.keeper.restore_latest()
         if self.runtime.is_main:
             self.journal.open(-1 if step is None else step, self.recipe or {})
         self._prepare_to_train()
         if self.state.step == 0:
-            self._warn(standing_warnings(self.phases))
+            self.chronicle.warn(standing_warnings(self.phases))
         if self.state.step == 0 and self.examiner.is_due(0):
             self._validate()
             self.runtime.on_main(lambda: self.folder.write_evaluation(self._evaluation()))
@@ -329,37 +280,7 @@ class Trainer:
         for phase in self.phases.values():
             phase.train()
         self._stream = self.loader.batches(self.state.micro_batches)
-        self._began = time.perf_counter() - self.state.seconds
-        self._last_log = (time.perf_counter(), self.state.images)
-
-    def _save(self) -> None:
-        self.state.seconds = time.perf_counter() - self._began
-        self.state.lazy = mean_over_ranks(self.runtime.gather(self.lazy.numbers()))
-        networks = {name: phase.state_dict() for name, phase in self.phases.items()}
-        state: dict[str, Any] = {
-            "train": self.state.as_dict(),
-            "optimizers": {name: player.optimizer.state_dict() for name, player in self.players.items()},
-        }
-        if self.ema is not None:
-            networks["ema"] = self.ema.state_dict()
-            state["ema_updates"] = self.ema.updates.item()
-        checkpoint = Checkpoint(step=self.state.step, networks=networks, state=state)
-        self.runtime.on_main(lambda: str(self.checkpoints.save(checkpoint, self.state.best_step)))
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.state
-        try:
-            for name, phase in self.phases.items():
-                phase.load_state_dict(dict(checkpoint.networks[name]))
-            for name, player in self.players.items():
-                player.optimizer.load_state_dict(state["optimizers"][name])
-            if self.ema is not None:
-                self.ema.load_state_dict(checkpoint.networks["ema"], state["ema_updates"])
-            self.state = TrainState.from_dict(state["train"])
-            self.lazy.restore(self.state.lazy)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise UserError(f"checkpoint {checkpoint.step} does not fit this recipe: {error}") from error
-        self.state.share_among(self.runtime.world_size)
+        self.chronicle.start()
 
     def _finish(self) -> dict[str, Any]:
         if self.examiner.measured_at != self.state.step:
