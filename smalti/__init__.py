@@ -48,12 +48,13 @@ def load(path: str | Path, *, format: str = "auto", trust_code: bool = False, ma
     return open_model(path, format, trust_code=trust_code, map_location=map_location)
 
 
-def build(recipe: str | Path, overrides: Sequence[str] = ()) -> Any:
+def build(recipe: str | Path, overrides: Sequence[str] = (), *, trust_code: bool = False) -> Any:
     """The untrained model of a recipe, its weights drawn from the recipe's seed.
 
     Args:
         recipe: a shipped name such as ``vqgan-f16`` or ``tiny-vqvae``, or a path to a YAML file.
         overrides: ``section.key=value`` each, as for ``--set``.
+        trust_code: whether saved networks that the recipe starts from may name classes outside smalti.
 
     Raises:
         ConfigError: listing every problem of the recipe.
@@ -61,7 +62,7 @@ def build(recipe: str | Path, overrides: Sequence[str] = ()) -> Any:
     from smalti.engine.assemble import build_model
     from smalti.engine.recipe import load_recipe
 
-    return build_model(load_recipe(recipe, overrides))
+    return build_model(load_recipe(recipe, overrides, trust_code=trust_code))
 
 
 def train(
@@ -72,6 +73,7 @@ def train(
     out: str | Path | None = None,
     resume: bool = False,
     quiet: bool = False,
+    trust_code: bool = False,
 ) -> "RunResult":
     """Trains a recipe and returns how it ended; the same as ``smalti train``.
 
@@ -82,6 +84,7 @@ def train(
         out: run folder; by default ``runs/<recipe>``.
         resume: continue the run in ``out``, if there is one.
         quiet: show no progress.
+        trust_code: whether saved networks that the recipe starts from may name classes outside smalti.
 
     Raises:
         UserError: for what can be mended: a recipe with problems, a folder in use, a run that diverges.
@@ -89,5 +92,5 @@ def train(
     from smalti.engine.assemble import assemble
     from smalti.engine.recipe import load_recipe
 
-    read = load_recipe(recipe, overrides, data)
+    read = load_recipe(recipe, overrides, data, trust_code=trust_code)
     return assemble(read, out or Path("runs") / read.name, quiet=quiet).run(resume=resume)

@@ -3,17 +3,26 @@
 A *part* is anything a recipe can name with ``type:``: a loss, a bottleneck, a metric. Every kind has one abstract base
 class, which knows the package its parts live in. The short name of a part is the stem of its file, so a new file in
 that package is a new part: there is no table to extend and no decorator that must have been imported before. A class
-from elsewhere is named by its import path, ``my_pkg.my_module.MyClass``.
+from elsewhere is named by its import path, ``my_pkg.my_module.MyClass``:
+it must fit the kind before it is ever called, and what can fit none is not even imported.
 """
 
 import difflib
 import importlib
+import importlib.util
 import inspect
+import keyword
 import pkgutil
+import sys
+import sysconfig
+import types
+import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 Phase = Literal["generator", "discriminator"]
+LONGEST_PATH = 255
 
 
 class UserError(ValueError):
@@ -24,12 +33,16 @@ class Part:
     """Base of everything a recipe can build; it remembers the arguments it was constructed with.
 
     The base class of a kind sets ``kind`` (the word used in messages) and ``package`` (where its files are). A part
-    that exists once for each player of a game (an adversarial loss) sets ``phase``.
+    that exists once for each player of a game (an adversarial loss) sets ``phase``. ``stand_ins`` are classes and
+    protocols of which a class from elsewhere may be one instead of the kind's own; ``functions`` says whether a plain
+    function may stand for the kind, too.
     """
 
     kind: ClassVar[str] = "part"
     package: ClassVar[str] = ""
     phase: ClassVar[Phase | None] = None
+    stand_ins: ClassVar[tuple[type, ...]] = ()
+    functions: ClassVar[bool] = False
     _arguments: Mapping[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -75,7 +88,7 @@ def resolve(name: str, base: type[Part], phase: Phase | None = None) -> Any:
     if "." in name:
         return _import_path(name, base)
     if name not in names(base):
-        raise UserError(f"unknown {base.kind} {name!r}{suggest(name, names(base))}")
+        raise UserError(f"unknown {base.kind} {shown(name)}{suggest(name[:LONGEST_PATH], names(base))}")
     candidates = _classes(f"{base.package}.{name}", base)
     fitting = [value for value in candidates if phase is None or value.phase in {None, phase}]
     if not fitting:
@@ -92,6 +105,147 @@ def _classes(module_name: str, base: type[Part]) -> list[type[Part]]:
     return [value for value in values if value.__module__ == module_name and not value.__name__.startswith("_")]
 
 
+def _import_path(path: str, base: type[Part]) -> Any:
+    """The class or function of an import path, which is imported unless it is known to fit no kind."""
+    module_name, _, attribute = path.rpartition(".")
+    _check_path(path)
+    if _is_standard(module_name):
+        raise UserError(f"{path!r} belongs to Python's standard library, {_expected(base)}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"cannot import {path!r}: {error}") from error
+    except (Exception, SystemExit) as error:  # the user's own module may fail in any way
+        raise UserError(f"cannot import {path!r}: {module_name} raises {type(error).__name__}: {error}") from error
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise UserError(f"cannot import {path!r}: no {attribute!r} in {module_name!r}{suggest(attribute, public)}")
+    target = getattr(module, attribute)
+    why = _misfit(target, base)
+    if why is not None:
+        raise UserError(f"{path!r} {why}, {_expected(base)}")
+    return target
+
+
+def _check_path(path: str) -> None:
+    parts = path.split(".")
+    words = all(part.isidentifier() and not keyword.iskeyword(part) for part in parts)
+    script = parts[0] == "__main__"  # a class of the script that is running; pkg.__main__ would run pkg
+    if not words or len(path) > LONGEST_PATH or "__main__" in parts[script:]:
+        raise UserError(f"{shown(path)}: expected an import path, such as my_package.my_module.MyClass")
+
+
+def _misfit(target: Any, base: type[Part]) -> str | None:
+    """Why a class or function cannot stand for the kind ``base``, None if it can; it is looked at, never called."""
+    if inspect.isclass(target):
+        return _class_misfit(target, base)
+    if not callable(target) or inspect.ismodule(target):
+        return f"is {a(type(target).__name__)}"
+    if not isinstance(target, types.FunctionType):
+        return f"is {a(type(target).__name__)}, no plain function or class"
+    if not base.functions:
+        return "is a function"
+    if _is_standard(target.__module__):
+        return f"is {target.__module__}.{target.__qualname__} of Python's standard library"
+    if inspect.iscoroutinefunction(target) or inspect.isgeneratorfunction(target):
+        return "is a function that returns no value at once"
+    if _is_installed(target.__module__) and not _returns_tensor(target):
+        return "is a library's function that does not say it returns a tensor (-> Tensor)"
+    return None
+
+
+def _class_misfit(target: type, base: type[Part]) -> str | None:
+    if _is_standard(target.__module__):
+        return f"is {target.__module__}.{target.__qualname__} of Python's standard library"
+    if target is base or target in base.stand_ins:
+        return "is the base of many, and none itself"
+    if issubclass(target, Part):
+        lacking = [name for name in dir(target) if _is_abstract(inspect.getattr_static(target, name))]
+        if target.kind != base.kind:
+            return f"is {a(target.kind)}"
+        if lacking:
+            return f"has no {', '.join(lacking)} of its own"
+        if issubclass(target, base):
+            return None
+    for stand_in in base.stand_ins:
+        # A library's class that only happens to have the methods (numpy.memmap, with a length and items) is none.
+        if issubclass(target, stand_in) and not (_is_protocol(stand_in) and _is_installed(target.__module__)):
+            return None
+    return "is a class of another kind"
+
+
+def _is_abstract(member: object) -> bool:
+    return getattr(member, "__isabstractmethod__", False) is True
+
+
+def _is_protocol(cls: type) -> bool:
+    return getattr(cls, "_is_protocol", False) is True
+
+
+def _expected(base: type[Part]) -> str:
+    """What an import path must name, for messages."""
+    nominal = [_public_name(cls) for cls in (base, *base.stand_ins) if not _is_protocol(cls)]
+    ways = [f"derived from {' or '.join(nominal)}"]
+    for protocol in filter(_is_protocol, base.stand_ins):
+        methods = [name for name, value in vars(protocol).items() if inspect.isfunction(value)]
+        ways.append(f"with {' and '.join(name for name in methods if name not in {'__init__', '__subclasshook__'})}")
+    function = " or a plain function of tensors" if base.functions else ""
+    return f"expected {a(base.kind)} class ({' or '.join(ways)}){function}"
+
+
+def _origin(module_name: str) -> Path | None:
+    """Where the outermost package of a module lies, found without importing it; None if it is in no file."""
+    root = module_name.partition(".")[0]
+    try:
+        spec = importlib.util.find_spec(root)
+    except (ImportError, ValueError):
+        return None
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec is not None else []
+    found = next((place for place in places if place), None)
+    return None if found is None else Path(found)
+
+
+def _is_standard(module_name: str) -> bool:
+    """Whether a module comes with Python: no part does, and importing some of them (``this``) does something."""
+    root = module_name.partition(".")[0]
+    if root in sys.stdlib_module_names or root in sys.builtin_module_names:
+        return True
+    origin = None if root == "__main__" else _origin(module_name)
+    if origin is None:
+        return False
+    home = Path(sysconfig.get_path("stdlib"))  # the names above leave out Python's own tests
+    return str(origin) == "frozen" or (origin.is_relative_to(home) and not _is_site(origin))
+
+
+def _is_installed(module_name: str) -> bool:
+    """Whether a module belongs to an installed library; code that is being worked on does not."""
+    root = module_name.partition(".")[0]
+    origin = None if root == "__main__" else _origin(module_name)
+    return root == __name__.partition(".")[0] or (origin is not None and _is_site(origin))
+
+
+def _is_site(path: Path) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+
+
+def _returns_tensor(function: types.FunctionType) -> bool:
+    said = function.__annotations__.get("return")
+    if not isinstance(said, str):
+        members = typing.get_args(said) or (said,)
+        said = " ".join(getattr(member, "__name__", "") for member in members)
+    return any(word in said for word in ("Tensor", "LossValue"))
+
+
+def _public_name(cls: type) -> str:
+    """The shortest path by which a class can be imported: torch.nn.Module, not torch.nn.modules.module.Module."""
+    parts = cls.__module__.split(".")
+    for count in range(1, len(parts) + 1):
+        module = ".".join(parts[:count])
+        if getattr(sys.modules.get(module), cls.__name__, None) is cls:
+            return f"{module}.{cls.__name__}"
+    return cls.__qualname__
+
+
 def short_name(cls: Any) -> str:
     """What a recipe writes after ``type:`` for this class: its file's stem if registered, else its import path."""
     package = getattr(cls, "package", "")
@@ -101,19 +255,17 @@ def short_name(cls: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _import_path(path: str, base: type[Part]) -> Any:
-    module_name, _, attribute = path.rpartition(".")
+def shown(value: object, most: int = 120) -> str:
+    """A value as a message shows it: the beginning of a long one.
+
+    >>> shown("a" * 1000, most=9)
+    "'aaaaa..."
+    """
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"cannot import {path!r}: {error}") from error
-    if not hasattr(module, attribute):
-        public = [name for name in vars(module) if not name.startswith("_")]
-        raise UserError(f"cannot import {path!r}: no {attribute!r} in {module_name!r}{suggest(attribute, public)}")
-    target = getattr(module, attribute)
-    if not callable(target):
-        raise UserError(f"{path!r} is a {type(target).__name__}, expected {a(base.kind)} class or function")
-    return target
+        text = repr(value)
+    except ValueError:  # a number of more digits than Python prints
+        return f"a {type(value).__name__} of many digits"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def a(noun: str) -> str:

@@ -19,6 +19,7 @@ class Bottleneck(Part, nn.Module):
 
     kind = "bottleneck"
     package = "smalti.bottlenecks"
+    stand_ins = (nn.Module,)
     provides: ClassVar[frozenset[str]] = frozenset()
     in_channels: int
     latent_channels: int

@@ -66,7 +66,7 @@ def _rates(found: Mapping[str, Measured], names: tuple[str, ...], others: tuple[
 
 
 def measure_encode(
-    model: str, size: int, batch: int, device: "torch.device", repeats: int
+    model: str, size: int, batch: int, device: "torch.device", repeats: int, *, trust_code: bool = False
 ) -> tuple[list[Row], list[str]]:
     """Rows of a tokenizer's encoder and decoder, in float32 and bfloat16."""
     import torch
@@ -75,7 +75,10 @@ def measure_encode(
     from smalti.cli._model import open_model
 
     torch.manual_seed(0)
-    tokenizer = open_model(model, device.type) if Path(model).is_dir() else smalti.build(model).to(device).eval()
+    if Path(model).is_dir():
+        tokenizer = open_model(model, device.type, trust_code)
+    else:
+        tokenizer = smalti.build(model, trust_code=trust_code).to(device).eval()
     images = torch.rand(batch, tokenizer.image_channels, size, size, device=device) * 2 - 1
     with torch.inference_mode():
         latent = tokenizer.encode(images).latent

@@ -19,9 +19,13 @@ ModelPath = Annotated[
     str, typer.Argument(metavar="MODEL", help="A run folder, a saved model or a Hub repository.", show_default=False)
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1; auto takes a GPU if there is one.")]
+TrustCode = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Let a saved model's configuration import classes that smalti does not have."),
+]
 
 
-def open_model(path: str, device: str) -> "Autoencoder":
+def open_model(path: str, device: str, trust_code: bool = False) -> "Autoencoder":
     """Loads a trained autoencoder in evaluation mode.
 
     Raises:
@@ -29,7 +33,7 @@ def open_model(path: str, device: str) -> "Autoencoder":
     """
     from smalti.models.autoencoder import Autoencoder
 
-    model = _open(path, device)
+    model = _open(path, device, trust_code)
     if not isinstance(model, Autoencoder):
         raise UserError(f"{path}: a {type(model).__name__}, expected an autoencoder; `smalti sample` is for generators")
     return model
@@ -63,7 +67,7 @@ def fitting(batches: "Iterable[Batch]", source: "ImageSource", factor: int) -> "
         yield batch
 
 
-def open_generator(path: str, device: str) -> "Generator":
+def open_generator(path: str, device: str, trust_code: bool = False) -> "Generator":
     """Loads a trained generator in evaluation mode.
 
     Raises:
@@ -71,13 +75,13 @@ def open_generator(path: str, device: str) -> "Generator":
     """
     from smalti.models._generator import Generator
 
-    model = _open(path, device)
+    model = _open(path, device, trust_code)
     if not isinstance(model, Generator):
         raise UserError(f"{path}: a {type(model).__name__}, expected a generator; see `smalti reconstruct`")
     return model
 
 
-def _open(path: str, device: str) -> Any:
+def _open(path: str, device: str, trust_code: bool) -> Any:
     import torch
 
     import smalti
@@ -88,4 +92,4 @@ def _open(path: str, device: str) -> Any:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return smalti.load(path, map_location=device)
+    return smalti.load(path, map_location=device, trust_code=trust_code)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smalti.cli._model import TrustCode
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def encode(
     batch: Annotated[int, typer.Option(min=1, help="Images.")] = 2,
     repeats: Repeats = 3,
     device: Device = "cpu",
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Encode and decode, in float32 and bfloat16.
@@ -108,4 +110,5 @@ def encode(
     from smalti.cli._bench_data import measure_encode
     from smalti.cli._measure import show
 
-    show(*measure_encode(model, size, batch, _device(device), repeats), as_json)
+    found = measure_encode(model, size, batch, _device(device), repeats, trust_code=trust_code)
+    show(*found, as_json)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from smalti.cli._model import TrustCode
+
 if TYPE_CHECKING:
     from smalti.interop.converting import Conversion
 
@@ -33,6 +35,7 @@ def convert(
         float | None,
         typer.Option(help="Of the latents, in place of the file's (latent-diffusion, diffusers).", show_default=False),
     ] = None,
+    trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
 ) -> None:
@@ -58,6 +61,7 @@ def convert(
         target_format=target_format,
         options=ImportOptions(weights=weights, heads=heads, scaling_factor=scaling_factor),
         keep_discriminator=keep_discriminator,
+        trust_code=trust_code,
     )
     typer.echo(json.dumps(_plain(done), indent=1) if as_json else _text(done))
 

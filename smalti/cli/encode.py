@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smalti.cli._model import Device, ModelPath, fitting, images_for, open_model
+from smalti.cli._model import Device, ModelPath, TrustCode, fitting, images_for, open_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,7 @@ def encode(
     latents: Annotated[bool, typer.Option("--latents", help="Write latents even if the model has tokens.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are encoded together.")] = 8,
     device: Device = "auto",
+    trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Write tokens or latents of a folder of images.
@@ -41,7 +42,7 @@ def encode(
     from smalti.data.transforms import Transform
 
     refuse_existing(out, force)
-    tokenizer = open_model(model, device)
+    tokenizer = open_model(model, device, trust_code)
     source = images_for(tokenizer, data)
     transform = Transform(size=size, crop="adm_center") if size else Transform()
     arrays = encoded(tokenizer, source, transform, latents=latents, batch_size=batch_size)

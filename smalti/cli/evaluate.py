@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from smalti.cli._model import Device, ModelPath, images_for, open_model
+from smalti.cli._model import Device, ModelPath, TrustCode, images_for, open_model
 from smalti.cli._table import print_rows
 
 
@@ -22,6 +22,7 @@ def evaluate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are measured together.")] = 8,
     device: Device = "auto",
+    trust_code: TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with a row for each image.")] = False,
 ) -> None:
     """Measure a model on a folder of images.
@@ -37,7 +38,7 @@ def evaluate(
     from smalti.registry import resolve
 
     chosen = {name: resolve(name, Metric)() for name in metrics.replace(" ", "").split(",")}
-    tokenizer = open_model(model, device)
+    tokenizer = open_model(model, device, trust_code)
     source = images_for(tokenizer, data)
     transform = Transform(size=size, crop="adm_center") if size else Transform()
     began = time.perf_counter()

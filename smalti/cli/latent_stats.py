@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from smalti.cli._model import Device, fitting, images_for, open_model
+from smalti.cli._model import Device, TrustCode, fitting, images_for, open_model
 
 
 def latent_stats(
@@ -21,6 +21,7 @@ def latent_stats(
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are encoded together.")] = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and leave the model's file alone.")] = False,
     device: Device = "auto",
+    trust_code: TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Measure shift and scale of a model's latents and store them with it.
@@ -41,8 +42,8 @@ def latent_stats(
     if not dry_run:
         if not is_saved_model(folder):
             raise UserError(f"{model}: no model of smalti, which could hold them; `smalti convert` makes one of it")
-        read_config(folder / CONFIG)
-    network = open_model(str(model), device)
+        read_config(folder / CONFIG, trust_code=trust_code)
+    network = open_model(str(model), device, trust_code)
     source = images_for(network, data)
     transform = Transform(size=size, crop="adm_center") if size else Transform()
     found = latent_statistics(

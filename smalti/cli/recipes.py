@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from smalti.cli._model import TrustCode
+
 recipes = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -65,6 +67,7 @@ def show(
     recipe: Name,
     overrides: Overrides = None,
     resolved: Annotated[bool, typer.Option("--resolved", help="Check it and fill in every default.")] = False,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a recipe as it is written, or with every default filled in.
@@ -78,7 +81,10 @@ def show(
     if recipe in shipped() and not (overrides or resolved or as_json):
         typer.echo(recipe_text(recipe), nl=False)
         return
-    found = load_recipe(recipe, overrides or ()).plain() if resolved else read_document(recipe, overrides or ()).data
+    if resolved:
+        found = load_recipe(recipe, overrides or (), trust_code=trust_code).plain()
+    else:
+        found = read_document(recipe, overrides or ()).data
     text = json.dumps(found, indent=1) if as_json else yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
     typer.echo(text.rstrip("\n"))
 
@@ -90,16 +96,19 @@ def check(
         typer.Argument(metavar="[RECIPE]...", help="Recipes; without one, all that come with smalti."),
     ] = None,
     overrides: Overrides = None,
+    trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Find every mistake in recipes at once, before data or weights are touched.
 
-    Exit code 2 if there is one. Example: smalti recipes check my-recipe.yaml
+    The modules that a recipe names by import path are imported. Exit code 2 if there is a mistake.
+
+    Example: smalti recipes check my-recipe.yaml
     """
     from smalti.engine.recipe import shipped
 
     wanted = names or [form for name in shipped() for form in (name, f"tiny-{name}")]
-    found = {name: list(problems_of(name, overrides or [])) for name in wanted}
+    found = {name: list(problems_of(name, overrides or [], trust_code)) for name in wanted}
     if as_json:
         typer.echo(json.dumps([{"recipe": name, "problems": listed} for name, listed in found.items()], indent=1))
     else:
@@ -109,14 +118,14 @@ def check(
         raise typer.Exit(2)
 
 
-def problems_of(name: str, overrides: list[str]) -> Iterator[Mapping[str, str]]:
+def problems_of(name: str, overrides: list[str], trust_code: bool = False) -> Iterator[Mapping[str, str]]:
     """Every problem of a recipe as place, message and file with line."""
     from smalti.config import ConfigError
     from smalti.engine.recipe import load_recipe
     from smalti.registry import UserError
 
     try:
-        load_recipe(name, overrides)
+        load_recipe(name, overrides, trust_code=trust_code)
     except ConfigError as error:
         for problem in error.problems:
             text = {"place": problem.place, "message": problem.message, "where": problem.where}

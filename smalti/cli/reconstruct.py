@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smalti.cli._model import Device, ModelPath, open_model
+from smalti.cli._model import Device, ModelPath, TrustCode, open_model
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def reconstruct(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.", show_default=False)],
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Put the original left of it.")] = False,
     device: Device = "auto",
+    trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace pictures that exist.")] = False,
 ) -> None:
     """Write what a model makes of images.
@@ -39,7 +40,7 @@ def reconstruct(
         if targets.count(target) > 1:
             raise UserError(f"{target}: two images would be written to it; reconstruct them one after the other")
         refuse_existing(target, force)
-    tokenizer = open_model(model, device)
+    tokenizer = open_model(model, device, trust_code)
     place = next(tokenizer.parameters()).device
     for image, target in zip(images, targets, strict=True):
         original = open_image(image, tokenizer.image_channels).to(place)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smalti.cli._model import Device, ModelPath, open_generator
+from smalti.cli._model import Device, ModelPath, TrustCode, open_generator
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def sample(
     ] = None,
     columns: Annotated[int | None, typer.Option(min=1, help="Images in a row of the picture.")] = None,
     device: Device = "auto",
+    trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
     """Make images with a trained generator.
@@ -44,7 +45,7 @@ def sample(
     refuse_existing(out, force)
     if out.suffix not in {".png", ".npz"}:
         raise UserError(f"--out {out}: expected a name that ends in .png or .npz")
-    generator = open_generator(model, device)
+    generator = open_generator(model, device, trust_code)
     if label is not None and label >= generator.num_classes:
         classes = f"0 to {generator.num_classes - 1}" if generator.num_classes else "none, it has no classes"
         raise UserError(f"--label {label}: expected one of this model's classes ({classes})")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smalti.cli._model import TrustCode
 from smalti.cli._table import print_rows
 from smalti.registry import UserError
 
@@ -33,6 +34,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    trust_code: TrustCode = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One step, and a table of parameters and memory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
 ) -> None:
@@ -47,20 +49,20 @@ def train(
     from smalti.nn.distributed import rank
 
     if dry_run:
-        table = _dry_run(recipe, overrides or [], data)
+        table = _dry_run(recipe, overrides or [], data, trust_code)
         if rank() == 0:
             typer.echo(table)
         return
-    result = smalti.train(recipe, overrides or (), data=data, out=out, resume=resume)
+    result = smalti.train(recipe, overrides or (), data=data, out=out, resume=resume, trust_code=trust_code)
     if rank() == 0:
         _tell(result, as_json)
 
 
-def _dry_run(recipe: str, overrides: list[str], data: Path | None) -> str:
+def _dry_run(recipe: str, overrides: list[str], data: Path | None, trust_code: bool) -> str:
     from smalti.engine.assemble import assemble
     from smalti.engine.recipe import load_recipe
 
-    read = load_recipe(recipe, overrides, data)
+    read = load_recipe(recipe, overrides, data, trust_code=trust_code)
     return assemble(read, Path("runs") / read.name).dry_run().table()
 
 

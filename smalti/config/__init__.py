@@ -6,6 +6,7 @@
 from smalti.config.document import Document, load, override
 from smalti.config.problems import ConfigError, Problem
 from smalti.config.schema import Spec, Validator, build, config_of, plain
+from smalti.config.trust import require_registered
 
 __all__ = [
     "ConfigError",
@@ -18,4 +19,5 @@ __all__ = [
     "load",
     "override",
     "plain",
+    "require_registered",
 ]

@@ -20,6 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from smalti.config.problems import ConfigError, Problem
+from smalti.config.trust import refusal
 from smalti.registry import Part, Phase, UserError, a, arguments_of, resolve, short_name, suggest
 
 _P = TypeVar("_P")
@@ -106,10 +107,9 @@ class Validator:
             return self.report(
                 place, f"{a(base.kind)} needs 'type'" + (f", got {name!r}" if name is not None else hint)
             )
-        if "." in name and not self.trust_code:
-            return self.report(
-                f"{place}.type", f"{name!r} would import code: pass trust_code=True if you trust its source"
-            )
+        untrusted = refusal(name, self.trust_code)
+        if untrusted is not None:
+            return self.report(f"{place}.type", untrusted)
         try:
             return resolve(name, base, self.phase)
         except UserError as error:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from smalti.registry import Part, UserError
 
@@ -14,6 +14,17 @@ class UnreadableImageError(UserError):
     """One item of a source cannot be decoded; a training loader takes the next one, an evaluation leaves it out."""
 
 
+@runtime_checkable
+class Items(Protocol):
+    """What a data source from elsewhere must have; it may have ``columns``, ``names`` and ``image_channels`` too."""
+
+    def __len__(self) -> int:
+        """Number of items."""
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]:
+        """Item ``index``: column name -> Pillow image, array, number or string."""
+
+
 class ImageSource(Part):
     """Base of all data sets: numbered items, each a mapping of column name to Pillow image, array, number or string.
 
@@ -23,6 +34,7 @@ class ImageSource(Part):
 
     kind = "data source"
     package = "smalti.data"
+    stand_ins = (Items,)
     columns: tuple[str, ...] = ("image",)
     names: tuple[str, ...] = ()
     image_channels: int = 3

@@ -24,6 +24,7 @@ class Discriminator(Part, nn.Module):
 
     kind = "discriminator"
     package = "smalti.discriminators"
+    stand_ins = (nn.Module,)
     condition_channels: int = 0
     smallest_size: int = 1
 

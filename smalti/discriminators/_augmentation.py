@@ -50,6 +50,7 @@ class Augmentation(Part, nn.Module):
 
     kind = "augmentation"
     package = "smalti.discriminators"
+    stand_ins = (nn.Module,)
     _seed: int | None = None
 
     @abstractmethod

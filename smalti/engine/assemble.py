@@ -89,6 +89,7 @@ def _validation(
         return None
     section: ValidationSection = spec.build()
     data = section.data
+    names = tuple(getattr(data.source, "names", ()))  # a source from elsewhere need not name its items
     require_columns(asked, data.source, "validation.data.source")
 
     def batches() -> Iterator[Batch]:
@@ -97,13 +98,13 @@ def _validation(
     def measure(trained: nn.Module) -> Mapping[str, Any]:
         from smalti.metrics.evaluation import examine
 
-        return examine(trained, batches(), section.metrics, names=data.source.names).values
+        return examine(trained, batches(), section.metrics, names=names).values
 
     return Validation(
         batches=batches,
         settings=section,
         measure=measure if section.metrics else None,
-        images=data.source.names,
+        images=names,
         multiple=getattr(model, "factor", 1),
         smallest=getattr(discriminator, "smallest_size", 1),
     )

@@ -32,23 +32,29 @@ class Start:
     Args:
         init: path of the weights, as written.
         frozen: dotted names of parts that stay as they are.
+        trust_code: whether its configuration may name classes outside smalti; never written down.
     """
 
     init: str
     frozen: tuple[str, ...] = ()
+    trust_code: bool = False
 
     def plain(self) -> dict[str, Any]:
         """The fields as a recipe holds them."""
         return {"init": self.init, **({"freeze": list(self.frozen)} if self.frozen else {})}
 
 
-def read_start(section: Any, name: str, validator: Validator) -> tuple[Any, Start | None]:
+def read_start(section: Any, name: str, validator: Validator, *, trust_code: bool = False) -> tuple[Any, Start | None]:
     """The section with the saved network's options under its own, and where it starts; problems go to ``validator``.
+
+    The recipe may name the user's own classes, what comes with the weights may not: it is looked at before the two
+    are one.
 
     Args:
         section: of the recipe, as written.
         name: ``model`` or ``discriminator``.
         validator: collects problems.
+        trust_code: whether the saved network's configuration may name classes outside smalti.
 
     Returns:
         The section to validate further, None if that makes no sense; and its start, if it has one.
@@ -65,7 +71,8 @@ def read_start(section: Any, name: str, validator: Validator) -> tuple[Any, Star
         validator.report(f"{name}.freeze", f"{frozen!r}: expected a list of parts, such as [encoder, bottleneck]")
         frozen = []
     try:
-        return merge(start_config(_place(init, name)), options), Start(init=init, frozen=tuple(frozen))
+        saved = start_config(_place(init, name), trust_code=trust_code)
+        return merge(saved, options), Start(init=init, frozen=tuple(frozen), trust_code=trust_code)
     except UserError as error:
         validator.report(f"{name}.init", str(error))
         return (options if "type" in options else None), None
@@ -109,7 +116,7 @@ def apply_start(name: str, start: Start, network: nn.Module) -> None:
         UserError: listing what does not fit.
     """
     place = _place(start.init, name)
-    state = start_state(place)
+    state = start_state(place, trust_code=start.trust_code)
     check_fit(network, state, Path(place))
     network.load_state_dict(state)
     for part in start.frozen:

@@ -78,23 +78,33 @@ def _shipped_document(name: str, asked: str) -> Document:
     return parse((resources.files("smalti.recipes") / f"{name}.yaml").read_text(encoding="utf-8"), f"{name}.yaml")
 
 
-def load_recipe(name: str | Path, overrides: Sequence[str] = (), data: str | Path | None = None) -> Recipe:
+def load_recipe(
+    name: str | Path, overrides: Sequence[str] = (), data: str | Path | None = None, *, trust_code: bool = False
+) -> Recipe:
     """Reads and validates a recipe; arguments as for ``read_document``.
+
+    The modules that the recipe names by import path are imported: it is the user's own, as a script would be.
+
+    Args:
+        name: a shipped name, ``tiny-`` before one, or a path to a YAML file.
+        overrides: ``section.key=value`` each.
+        data: folder of images that replaces the data source.
+        trust_code: whether saved networks that the recipe starts from (``init``) may name classes outside smalti, too.
 
     Raises:
         ConfigError: listing every problem, each with its place, file and line.
     """
-    return validate(read_document(name, overrides, data), Path(name).stem)
+    return validate(read_document(name, overrides, data), Path(name).stem, trust_code=trust_code)
 
 
-def validate(document: Document, name: str = "recipe") -> Recipe:
+def validate(document: Document, name: str = "recipe", *, trust_code: bool = False) -> Recipe:
     """A document -> a validated recipe.
 
     Raises:
         ConfigError: listing every problem, each with its place.
     """
     validator = Validator()
-    recipe = read_sections(document, name, validator)
+    recipe = read_sections(document, name, validator, trust_code=trust_code)
     problems = [*document.problems, *validator.problems]
     broken = {problem.place for problem in problems}
     found = [*graph_problems(recipe), *start_problems(recipe.starts, recipe.specs)]

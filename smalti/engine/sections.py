@@ -136,8 +136,15 @@ class Recipe:
         return {**sections, "objective": objective, "cycle": plain(self.cycle)}
 
 
-def read_sections(document: Document, name: str, validator: Validator) -> Recipe:
-    """Validates each section by itself; problems go to ``validator``, what is right comes back."""
+def read_sections(document: Document, name: str, validator: Validator, *, trust_code: bool = False) -> Recipe:
+    """Validates each section by itself; problems go to ``validator``, what is right comes back.
+
+    Args:
+        document: the recipe as written.
+        name: what it was asked for by.
+        validator: collects problems; it says whether the recipe itself may name the user's classes.
+        trust_code: whether the saved networks that the recipe starts from may name classes outside smalti, too.
+    """
     sections = dict(document.data)
     for key in sections:
         if key not in SECTIONS:
@@ -147,9 +154,9 @@ def read_sections(document: Document, name: str, validator: Validator) -> Recipe
             validator.report(key, f"missing section {key!r}")
     recipe = Recipe(name, frozenset(sections))
     written = dict(sections)
-    _read_starts(sections, recipe, validator)
-    model = sections.get("model")
-    recipe.model_class = Validator().type_of(model, Model, "") if isinstance(model, Mapping) else None
+    _read_starts(sections, recipe, validator, trust_code)
+    model, aside = sections.get("model"), Validator(trust_code=validator.trust_code)
+    recipe.model_class = aside.type_of(model, Model, "") if isinstance(model, Mapping) else None
     for key, annotation in SECTIONS.items():
         if key in sections and annotation is not Any:
             value = _listed_metrics(sections[key]) if key == "validation" else sections[key]
@@ -161,29 +168,29 @@ def read_sections(document: Document, name: str, validator: Validator) -> Recipe
         recipe.cycle = cycle
     else:
         validator.report("cycle", f"{cycle!r}: expected a list of phases")
-    _check_tiny(written, name, validator)
+    _check_tiny(written, name, validator, trust_code)
     return recipe
 
 
-def _read_starts(sections: dict[str, Any], recipe: Recipe, validator: Validator) -> None:
+def _read_starts(sections: dict[str, Any], recipe: Recipe, validator: Validator, trust_code: bool) -> None:
     """Puts the options of saved networks under those of the recipe; a section that cannot be read is left out."""
     for key in NETWORKS:
         if not isinstance(sections.get(key), Mapping):
             continue
-        sections[key], start = read_start(sections[key], key, validator)
+        sections[key], start = read_start(sections[key], key, validator, trust_code=trust_code)
         if start is not None:
             recipe.starts[key] = start
         if sections[key] is None:
             del sections[key]
 
 
-def _check_tiny(sections: Mapping[str, Any], name: str, validator: Validator) -> None:
+def _check_tiny(sections: Mapping[str, Any], name: str, validator: Validator, trust_code: bool) -> None:
     """Reads the recipe once more, with the overrides of its tiny form."""
     tiny = sections.get(TINY)
     if isinstance(tiny, Mapping) and not validator.problems:
         small = Document(merge({k: v for k, v in sections.items() if k != TINY}, tiny))
-        inner = Validator()
-        read_sections(small, name, inner)
+        inner = Validator(trust_code=validator.trust_code)
+        read_sections(small, name, inner, trust_code=trust_code)
         validator.problems += [Problem(f"{TINY}.{problem.place}", problem.message) for problem in inner.problems]
     elif tiny is not None and not isinstance(tiny, Mapping):
         validator.report(TINY, f"{tiny!r}: expected a mapping of overrides")

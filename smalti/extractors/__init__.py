@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ class Extractor(Part, nn.Module):
 
     kind = "extractor"
     package = "smalti.extractors"
+    stand_ins: ClassVar[tuple[type, ...]] = (nn.Module,)
     input_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     @abstractmethod
@@ -28,8 +29,21 @@ class Extractor(Part, nn.Module):
         return super().train(False)
 
 
+@runtime_checkable
+class EmbedsTexts(Protocol):
+    """What an extractor of images and texts from elsewhere must have."""
+
+    def forward(self, images: Tensor, /) -> tuple[Tensor, ...]:
+        """The one feature (B, D) of ``images`` with shape (B, 3, H, W)."""
+
+    def embed_text(self, texts: Sequence[str], /) -> Tensor:
+        """Unit vectors with shape (M, D) for M texts."""
+
+
 class TextImageExtractor(Extractor):
     """Base of the extractors that embed texts in the same space as images: their one feature is (B, D)."""
+
+    stand_ins = (EmbedsTexts,)
 
     @abstractmethod
     def embed_text(self, texts: Sequence[str]) -> Tensor:

@@ -65,6 +65,7 @@ def convert(
     target_format: str = OURS,
     options: ImportOptions | None = None,
     keep_discriminator: bool = False,
+    trust_code: bool = False,
 ) -> Conversion:
     """Converts a checkpoint from one format to another.
 
@@ -75,6 +76,7 @@ def convert(
         target_format: a foreign format, or ``smalti``.
         options: what foreign tensors do not show.
         keep_discriminator: carry the discriminator along, to ``target/discriminator``.
+        trust_code: whether the configuration of a model of ours may name classes outside smalti.
 
     Raises:
         UserError: if the source cannot be read or the target format cannot hold it, the conversion is not exact, or an
@@ -84,12 +86,12 @@ def convert(
     writes = None if target_format == OURS else format_named(target_format)
     _check_target(target, writes)
     options = options or ImportOptions()
-    model, imported = _open(source, source_format, options)
+    model, imported = _open(source, source_format, options, trust_code)
     dropped, notes = (dict(imported.dropped), list(imported.notes)) if imported else ({}, [])
     beside = _discriminator_beside(source, imported)
     discriminator = None
     if keep_discriminator:
-        discriminator = _discriminator(source, beside, imported, writes, model.image_channels)
+        discriminator = _discriminator(source, beside, imported, writes, model.image_channels, trust_code)
     elif beside:
         dropped["discriminator (--keep-discriminator carries it)"] = beside
     checks: list[Check] = []
@@ -102,7 +104,7 @@ def convert(
             if discriminator is not None:
                 (place / DISCRIMINATOR).mkdir()
                 save_model(discriminator, place / DISCRIMINATOR)
-            again = Autoencoder.from_pretrained(place)
+            again = Autoencoder.from_pretrained(place, trust_code=trust_code)
         else:
             made = export_state(model, writes)
             dropped |= made.dropped
@@ -130,7 +132,9 @@ def convert(
     )
 
 
-def _open(source: str | Path, name: str, options: ImportOptions) -> tuple[Autoencoder, Imported | None]:
+def _open(
+    source: str | Path, name: str, options: ImportOptions, trust_code: bool
+) -> tuple[Autoencoder, Imported | None]:
     place = foreign_source(source, name)
     if place is None:
         if name not in {AUTO, OURS}:
@@ -138,7 +142,7 @@ def _open(source: str | Path, name: str, options: ImportOptions) -> tuple[Autoen
         refuse_unasked(options, (), "a model of smalti, whose config.json holds it")
         if options.weights == "ema":
             raise UserError(f"{source}: --weights ema: a model of smalti holds one set of weights")
-        return Autoencoder.from_pretrained(our_source(source)), None
+        return Autoencoder.from_pretrained(our_source(source), trust_code=trust_code), None
     imported = import_checkpoint(place, name, options)
     return imported.model, imported
 
@@ -151,7 +155,12 @@ def _discriminator_beside(source: str | Path, imported: Imported | None) -> list
 
 
 def _discriminator(
-    source: str | Path, beside: list[str], imported: Imported | None, writes: Format | None, image_channels: int
+    source: str | Path,
+    beside: list[str],
+    imported: Imported | None,
+    writes: Format | None,
+    image_channels: int,
+    trust_code: bool,
 ) -> nn.Module:
     if writes is not None:
         raise UserError(f"--keep-discriminator: a checkpoint of {writes.title} is written without one")
@@ -160,7 +169,8 @@ def _discriminator(
     if imported:
         return import_discriminator(imported.checkpoint.discriminator, image_channels)
     folder = Path(our_source(source)) / DISCRIMINATOR
-    return load_model(Discriminator, folder / CONFIG, folder / WEIGHTS)  # type: ignore[type-abstract]
+    files = (folder / CONFIG, folder / WEIGHTS)
+    return load_model(Discriminator, *files, trust_code=trust_code)  # type: ignore[type-abstract]
 
 
 def _latents_note(model: Autoencoder, again: Autoencoder) -> list[str]:

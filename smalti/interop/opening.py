@@ -73,28 +73,28 @@ def _download(repository: str, folder: Path) -> Path:
     raise UserError(f"{repository}: no model of smalti, and none of {', '.join(DIFFUSERS_NAMES)}")
 
 
-def start_config(path: str | Path) -> dict[str, Any]:
+def start_config(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]:
     """The configuration of the model that a training run starts from.
 
     Raises:
-        UserError: if there is no such model, or it cannot be read.
+        UserError: if there is no such model, it cannot be read, or names classes outside smalti and is not trusted to.
     """
     foreign = foreign_source(path)
     if foreign is None:
-        found: dict[str, Any] = read_config(_file(path, CONFIG))["model"]
+        found: dict[str, Any] = read_config(_file(path, CONFIG), trust_code=trust_code)["model"]
         return found
     return config_of(import_checkpoint(foreign, options=ImportOptions()).model)
 
 
-def start_state(path: str | Path) -> dict[str, Tensor]:
+def start_state(path: str | Path, *, trust_code: bool = False) -> dict[str, Tensor]:
     """The tensors of the model that a training run starts from, under our names.
 
     Raises:
-        UserError: if there is no such model, or it cannot be read.
+        UserError: if there is no such model, it cannot be read, or names classes outside smalti and is not trusted to.
     """
     foreign = foreign_source(path)
     if foreign is None:
-        return read_weights(_file(path, WEIGHTS), read_config(_file(path, CONFIG)))
+        return read_weights(_file(path, WEIGHTS), read_config(_file(path, CONFIG), trust_code=trust_code))
     return import_checkpoint(foreign).model.state_dict()
 
 

@@ -18,3 +18,5 @@ class Loss(Part, nn.Module):
 
     kind = "loss"
     package = "smalti.losses"
+    stand_ins = (nn.Module,)
+    functions = True

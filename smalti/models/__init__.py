@@ -15,6 +15,7 @@ class Model(Part, nn.Module):
 
     kind = "model"
     package = "smalti.models"
+    stand_ins = (nn.Module,)
     judged: ClassVar[str | None] = None
 
     @property
@@ -52,6 +53,7 @@ class Encoder(Part, nn.Module):
 
     kind = "encoder"
     package = "smalti.models"
+    stand_ins = (nn.Module,)
     image_channels: int
     out_channels: int
     factor: int
@@ -66,6 +68,7 @@ class Decoder(Part, nn.Module):
 
     kind = "decoder"
     package = "smalti.models"
+    stand_ins = (nn.Module,)
     image_channels: int
     latent_channels: int
     factor: int

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smalti import __version__
-from smalti.config import build, config_of
+from smalti.config import build, config_of, require_registered
 from smalti.registry import UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -43,7 +43,7 @@ def set_options(folder: Path, **options: Any) -> None:
     Raises:
         UserError: if there is no readable ``config.json``.
     """
-    config = read_config(folder / CONFIG)
+    config = _read(folder / CONFIG)
     config["model"] = {**config["model"], **options}
     _write_config(folder, config)
 
@@ -60,7 +60,7 @@ def load_model(
     Raises:
         UserError: naming the file that is missing, damaged or does not fit, or a foreign class without ``trust_code``.
     """
-    config = read_config(config_file)
+    config = read_config(config_file, trust_code=trust_code)
     state = read_weights(weights_file, config, map_location)
     with torch.random.fork_rng(devices=[]):  # building draws initial weights, which must not shift the caller's numbers
         model = build(config["model"], base, trust_code=trust_code)
@@ -80,12 +80,19 @@ def is_saved_model(folder: Path) -> bool:
     return not isinstance(config, Mapping) or not {"_class_name", "_diffusers_version"} & config.keys()
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, *, trust_code: bool = False) -> dict[str, Any]:
     """The mapping in ``config.json``, with a mapping ``model`` and a known format version.
 
     Raises:
-        UserError: if the file is missing, damaged, or from a newer version.
+        UserError: if the file is missing, damaged, or from a newer version, or names classes outside smalti and is not
+            trusted to.
     """
+    config = _read(path)
+    require_registered(config, path, trust_code)
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -3,16 +3,22 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from smalti.registry import Part
 
 
+@runtime_checkable
+class Layable(Protocol):
+    def lay(self) -> int: ...
+
+
 class Tile(Part):
     kind = "tile"
     package = "tests.config.tiles"
+    stand_ins = (Layable,)
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,9 @@ class Foreign:
 
     def __init__(self, size: int = 2) -> None:
         self.size = size
+
+    def lay(self) -> int:
+        return self.size
 
 
 def function(value: float, *, power: int = 2) -> float:
