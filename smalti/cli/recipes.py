@@ -74,8 +74,7 @@ def show(
 
     Example: smalti recipes show vqgan-f16 > my-recipe.yaml
     """
-    import yaml
-
+    from smalti.config import dump
     from smalti.engine.recipe import load_recipe, read_document, shipped
 
     if recipe in shipped() and not (overrides or resolved or as_json):
@@ -85,7 +84,7 @@ def show(
         found = load_recipe(recipe, overrides or (), trust_code=trust_code).plain()
     else:
         found = read_document(recipe, overrides or ()).data
-    text = json.dumps(found, indent=1) if as_json else yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+    text = json.dumps(found, indent=1) if as_json else dump(found)
     typer.echo(text.rstrip("\n"))
 
 

@@ -3,7 +3,8 @@
 >>> from smalti.config import build, config_of, load
 """
 
-from smalti.config.document import Document, load, override
+from smalti.config.bounded import dump, read_json
+from smalti.config.document import Document, load, override, read_yaml
 from smalti.config.problems import ConfigError, Problem
 from smalti.config.schema import Spec, Validator, build, config_of, plain
 from smalti.config.trust import require_registered
@@ -16,8 +17,11 @@ __all__ = [
     "Validator",
     "build",
     "config_of",
+    "dump",
     "load",
     "override",
     "plain",
+    "read_json",
+    "read_yaml",
     "require_registered",
 ]

@@ -1,8 +1,7 @@
 """YAML documents that know where each value stands.
 
-Differences from PyYAML's loader, each a trap of recipes: ``1e-4`` is a number, ``yes``, ``no``, ``on`` and ``off`` are
-words, ``010`` and ``1:30`` are neither octal nor sexagesimal, and a key that stands twice is a problem (there the last
-one wins).
+A key that stands twice is a problem (in PyYAML the last one wins); scalars and bounds are those of
+``smalti.config.bounded``.
 """
 
 import re
@@ -13,8 +12,9 @@ from typing import Any
 
 import yaml
 
+from smalti.config.bounded import LONGEST_KEY, MOST_LEVELS, Loader, compose
 from smalti.config.problems import ConfigError, Problem
-from smalti.registry import UserError
+from smalti.registry import UserError, shown
 
 
 @dataclass
@@ -38,32 +38,30 @@ class Document:
         return self.marks.get(place, "")
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars."""
-
-
-_Loader.yaml_implicit_resolvers = {}
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?(?:0|[1-9][0-9_]*)", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
-
-
 def parse_scalar(text: str) -> Any:
     """The value a recipe would have for ``text``: what stands right of ``=`` in an override.
 
     >>> parse_scalar("1e-4"), parse_scalar("no"), parse_scalar("[1, 2]")
     (0.0001, 'no', [1, 2])
+
+    Raises:
+        UserError: if it is no YAML, or out of bounds.
     """
-    return yaml.load(text, Loader=_Loader)
+    return read_yaml(text, "the value")
+
+
+def read_yaml(text: str, name: str) -> Any:
+    """The value of a YAML text; ``name`` stands for the file in messages.
+
+    Raises:
+        UserError: if it is no YAML, or out of bounds, with line and column.
+    """
+    document = Document({})
+    loader, node = compose(text, name)
+    value = None if node is None else _value(loader, node, "", name, document)
+    if document.problems:
+        raise UserError(f"{document.problems[0].where}: {document.problems[0].message}")
+    return value
 
 
 def load(path: str | Path) -> Document:
@@ -84,30 +82,16 @@ def load(path: str | Path) -> Document:
 
 def parse(text: str, name: str = "<text>") -> Document:
     """Parses YAML text; ``name`` stands for the file in messages."""
-    try:
-        loader = _Loader(text)
-    except yaml.reader.ReaderError as error:
-        number = text.count("\n", 0, error.position) + 1
-        raise UserError(
-            f"{name}:{number}: not YAML: it holds the control character {chr(error.character)!r}"
-        ) from error
-    try:
-        node = loader.get_single_node()
-        if not isinstance(node, yaml.MappingNode):
-            found = "nothing" if node is None else f"a {str(node.tag).rpartition(':')[2]}"
-            raise UserError(f"{name}: expected a mapping of sections, got {found}")
-        document = Document({})
-        document.data = _mapping(loader, node, "", name, document)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise UserError(f"{name}{line}: not YAML: {getattr(error, 'problem', None) or error}") from error
-    finally:
-        loader.dispose()
+    loader, node = compose(text, name)
+    if not isinstance(node, yaml.MappingNode):
+        found = "nothing" if node is None else f"a {str(node.tag).rpartition(':')[2]}"
+        raise UserError(f"{name}: expected a mapping of sections, got {found}")
+    document = Document({})
+    document.data = _mapping(loader, node, "", name, document)
     return document
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode, place: str, name: str, document: Document) -> dict[str, Any]:
+def _mapping(loader: Loader, node: yaml.MappingNode, place: str, name: str, document: Document) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = str(key_node.value)
@@ -123,7 +107,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, place: str, name: str, doc
     return result
 
 
-def _value(loader: _Loader, node: yaml.Node, place: str, name: str, document: Document) -> Any:
+def _value(loader: Loader, node: yaml.Node, place: str, name: str, document: Document) -> Any:
     if isinstance(node, yaml.MappingNode):
         return _mapping(loader, node, place, name, document)
     if isinstance(node, yaml.SequenceNode):
@@ -145,18 +129,20 @@ def override(document: Document, assignment: str) -> None:
     """
     place, equals, text = assignment.partition("=")
     if not equals or not all(place.split(".")):
-        raise ConfigError([Problem("--set", f"{assignment!r}: expected section.key=value")])
+        raise ConfigError([Problem("--set", f"{shown(assignment)}: expected section.key=value")])
+    if place.count(".") >= MOST_LEVELS or max(map(len, place.split("."))) > LONGEST_KEY:
+        raise ConfigError([Problem("--set", f"{shown(place)}: a place that no recipe has")])
     try:
         value = parse_scalar(text)
-    except yaml.YAMLError as error:
-        raise ConfigError([Problem(place, f"{text!r} is not a YAML value", "(--set)")]) from error
+    except UserError as error:
+        raise ConfigError([Problem(place, f"{shown(text)} is not a value: {error}", "(--set)")]) from error
     *parents, last = place.split(".")
     target: Any = document.data
     for depth, key in enumerate(parents):
         target = target.setdefault(key, {}) if isinstance(target, dict) else _item(target, key)
         if not isinstance(target, (dict, list)):
             done = ".".join(parents[: depth + 1])
-            raise ConfigError([Problem(place, f"{done} is {target!r}, not a section", "(--set)")])
+            raise ConfigError([Problem(place, f"{done} is {shown(target)}, not a section", "(--set)")])
     if isinstance(target, list):
         _item(target, last)
         target[int(last)] = value
@@ -170,7 +156,7 @@ def override(document: Document, assignment: str) -> None:
 
 
 def _item(items: list[Any], key: str) -> Any:
-    if not key.isdigit() or int(key) >= len(items):
+    if not re.fullmatch("[0-9]{1,9}", key) or int(key) >= len(items):
         raise ConfigError([Problem(key, f"expected an index below {len(items)} of a list", "(--set)")])
     return items[int(key)]
 

@@ -21,7 +21,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from smalti.config.problems import ConfigError, Problem
 from smalti.config.trust import refusal
-from smalti.registry import Part, Phase, UserError, a, arguments_of, resolve, short_name, suggest
+from smalti.registry import Part, Phase, UserError, a, arguments_of, resolve, short_name, shown, suggest
 
 _P = TypeVar("_P")
 _built: "WeakKeyDictionary[Any, Spec]" = WeakKeyDictionary()
@@ -91,7 +91,7 @@ class Validator:
         if isinstance(value, base):
             return value
         if not isinstance(value, Mapping):
-            return self.report(place, f"{value!r}: expected {a(base.kind)}, a mapping with 'type'")
+            return self.report(place, f"{shown(value)}: expected {a(base.kind)}, a mapping with 'type'")
         target = self.type_of(value, base, place)
         if target is None:
             return None
@@ -105,7 +105,7 @@ class Validator:
             near = [key for key in value if suggest(key, ["type"]).startswith("; did")]
             hint = f"; did you mean 'type' instead of {near[0]!r}?" if near else ""
             return self.report(
-                place, f"{a(base.kind)} needs 'type'" + (f", got {name!r}" if name is not None else hint)
+                place, f"{a(base.kind)} needs 'type'" + (f", got {shown(name)}" if name is not None else hint)
             )
         untrusted = refusal(name, self.trust_code)
         if untrusted is not None:
@@ -140,7 +140,7 @@ class Validator:
         for key, item in options.items():
             here = _join(place, key)
             if key not in parameters:
-                self.report(here, f"unknown option {key!r} of {_name(target)}{suggest(key, [*parameters, *also])}")
+                self.report(here, f"unknown option {shown(key)} of {_name(target)}{suggest(key, [*parameters, *also])}")
             else:
                 arguments[key] = self.value(item, hints.get(key, Any), here)
         missing = [
@@ -167,10 +167,14 @@ class Validator:
         if inspect.isclass(origin) and issubclass(origin, Sequence):
             return self._sequence(value, bare, place)
         if bare is Path:
-            return Path(value) if isinstance(value, (str, Path)) else self.report(place, f"{value!r}: expected a path")
+            return (
+                Path(value)
+                if isinstance(value, (str, Path))
+                else self.report(place, f"{shown(value)}: expected a path")
+            )
         if dataclasses.is_dataclass(bare) and isinstance(bare, type) and not isinstance(value, bare):
             if not isinstance(value, Mapping):
-                return self.report(place, f"{value!r}: expected a mapping of {', '.join(option_parameters(bare))}")
+                return self.report(place, f"{shown(value)}: expected a mapping of {', '.join(option_parameters(bare))}")
             return self.call(bare, value, place)
         return self._scalar(value, annotation, place)
 
@@ -190,7 +194,9 @@ class Validator:
                 return result
             attempts.append(attempt.problems)
         fitting = [problems for problems in attempts if problems[0].place != place]
-        self.problems += fitting[0] if fitting else [Problem(place, f"{value!r}: expected {_describe(annotation)}")]
+        self.problems += (
+            fitting[0] if fitting else [Problem(place, f"{shown(value)}: expected {_describe(annotation)}")]
+        )
         return None
 
     def _literal(self, value: Any, choices: tuple[Any, ...], place: str) -> Any:
@@ -198,21 +204,21 @@ class Validator:
             return value
         hint = suggest(value, [c for c in choices if isinstance(c, str)]) if isinstance(value, str) else ""
         hint = hint if hint.startswith("; did") else ""
-        return self.report(place, f"{value!r}: expected {_one_of(choices)}{hint}")
+        return self.report(place, f"{shown(value)}: expected {_one_of(choices)}{hint}")
 
     def _mapping(self, value: Any, members: tuple[Any, ...], place: str) -> Any:
         if not isinstance(value, Mapping):
-            return self.report(place, f"{value!r}: expected a mapping")
+            return self.report(place, f"{shown(value)}: expected a mapping")
         item = members[1] if len(members) == 2 else Any
         return {str(key): self.value(element, item, _join(place, str(key))) for key, element in value.items()}
 
     def _sequence(self, value: Any, annotation: Any, place: str) -> Any:
         if isinstance(value, str) or not isinstance(value, Sequence):
-            return self.report(place, f"{value!r}: expected a list")
+            return self.report(place, f"{shown(value)}: expected a list")
         members = get_args(annotation)
         if get_origin(annotation) is tuple and members[-1] is not Ellipsis:
             if len(value) != len(members):
-                return self.report(place, f"{value!r}: expected {len(members)} values")
+                return self.report(place, f"{shown(value)}: expected {len(members)} values")
         else:
             members = (members[0],) * len(value)
         return tuple(
@@ -231,7 +237,7 @@ class Validator:
             return adapter.validate_python(value)
         except ValidationError as error:
             text = error.errors()[0]["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            return self.report(place, f"{value!r}: expected {text}")
+            return self.report(place, f"{shown(value)}: expected {text}")
 
 
 def build(value: Mapping[str, Any], base: type[_P], *, phase: Phase | None = None, trust_code: bool = True) -> _P:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import nn
 
+from smalti.config import dump, read_yaml
 from smalti.engine.checkpoint import flush_to_disk
 from smalti.engine.settings import compare_recipes
 from smalti.registry import UserError
@@ -51,7 +51,7 @@ class RunFolder:
                 self._compare(recipe)
             self.path.mkdir(parents=True, exist_ok=True)
             if recipe is not None:
-                write_whole(self.recipe, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True))
+                write_whole(self.recipe, dump(dict(recipe)))
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error}") from error
 
@@ -68,8 +68,8 @@ class RunFolder:
             UserError: if there is none, or it is no mapping.
         """
         try:
-            found = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            found = read_yaml(self.recipe.read_text(encoding="utf-8"), str(self.recipe))
+        except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{self.recipe}: cannot be read: {error}") from error
         if not isinstance(found, dict):
             raise UserError(f"{self.recipe}: expected a mapping, found {type(found).__name__}")

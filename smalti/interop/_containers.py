@@ -7,7 +7,6 @@ nothing of theirs is imported or run.
 """
 
 import argparse
-import json
 import pickle
 import re
 import warnings
@@ -18,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from smalti.config import read_json, read_yaml
 from smalti.interop import Weights
 from smalti.registry import UserError
 
@@ -131,9 +130,9 @@ def read_config_beside(file: Path) -> tuple[Mapping[str, Any], Path | None]:
             continue
         try:
             text = place.read_text(encoding="utf-8")
-            found = json.loads(text) if place.suffix == ".json" else yaml.safe_load(text)
-        except (ValueError, yaml.YAMLError) as error:
-            raise UserError(f"{place}: damaged, it cannot be read ({str(error).splitlines()[0]})") from error
+            found = read_json(text, str(place)) if place.suffix == ".json" else read_yaml(text, str(place))
+        except UnicodeDecodeError as error:
+            raise UserError(f"{place}: damaged, it is no text ({error})") from error
         if isinstance(found, Mapping):
             return found, place
     return {}, None

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smalti import __version__
-from smalti.config import build, config_of, require_registered
+from smalti.config import build, config_of, read_json, require_registered
 from smalti.registry import UserError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -72,7 +72,7 @@ def load_model(
 def is_saved_model(folder: Path) -> bool:
     """Whether a folder's ``config.json`` is one of ours, damaged or not; one of another library says its class."""
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_json((folder / CONFIG).read_text(encoding="utf-8"), CONFIG)
     except (FileNotFoundError, NotADirectoryError):
         return False
     except (OSError, ValueError):
@@ -94,10 +94,10 @@ def read_config(path: Path, *, trust_code: bool = False) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a saved model is a folder with {CONFIG} and {WEIGHTS}") from None
-    except ValueError as error:
+    except UnicodeDecodeError as error:
         raise UserError(f"{path}: damaged, it is no JSON ({error})") from error
     if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
         raise UserError(f"{path}: expected a mapping with the entry 'model'; is this a model saved by smalti?")

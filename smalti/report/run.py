@@ -1,11 +1,11 @@
 """The run folder, as the report reads it: the only thing that report and engine share."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smalti.config import read_json
 from smalti.registry import UserError
 
 
@@ -72,11 +72,11 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            record = read_json(line, f"{path}:{number}")
+        except UserError:
             if number == len(lines) and not line.endswith("\n"):
                 return  # the run was killed in the middle of its last line
-            raise UserError(f"{path}:{number}: not a JSON object: {error}") from error
+            raise
         if not isinstance(record, dict) or not is_number(record.get("step")):
             raise UserError(f"{path}:{number}: expected an object with a 'step'")
         yield record
@@ -88,10 +88,7 @@ def read_evaluation(path: Path) -> Mapping[str, Any]:
     Raises:
         UserError: if the file is damaged.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
+    found = read_json(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected an object of measurements")
     return found
