@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import gc
 import importlib.util
-import json
 import statistics
 import threading
 import time
@@ -15,6 +14,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import typer
+
+from smalti.writing import to_json
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +174,7 @@ def memory_note(found: Mapping[str, Measured], names: Iterable[str]) -> str:
 def show(rows: list[Row], notes: list[str], as_json: bool) -> None:
     """Prints rows as a table with notes below, or as JSON with the notes on stderr."""
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=1))
+        typer.echo(to_json([asdict(row) for row in rows]))
     else:
         table = [("name", "against", "seconds", "ratio", "peak MiB", "saved MiB")]
         table += [

@@ -1,12 +1,12 @@
 """``smalti convert``: checkpoints of other projects, in and out."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from smalti.cli._model import TrustCode
+from smalti.writing import to_json
 
 if TYPE_CHECKING:
     from smalti.interop.converting import Conversion
@@ -63,7 +63,7 @@ def convert(
         keep_discriminator=keep_discriminator,
         trust_code=trust_code,
     )
-    typer.echo(json.dumps(_plain(done), indent=1) if as_json else _text(done))
+    typer.echo(to_json(_plain(done)) if as_json else _text(done))
 
 
 def _plain(done: "Conversion") -> dict[str, object]:

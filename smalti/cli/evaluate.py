@@ -1,6 +1,5 @@
 """``smalti evaluate``: how good a model is on a folder of images."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from smalti.cli._model import Device, ModelPath, TrustCode, images_for, open_model
 from smalti.cli._table import print_rows
+from smalti.writing import to_json
 
 
 def evaluate(
@@ -46,7 +46,7 @@ def evaluate(
     seconds = time.perf_counter() - began
     if as_json:
         images = [dict(row) for row in found.images]
-        typer.echo(json.dumps({**found.values, "seconds": seconds, "images": images}, indent=1))
+        typer.echo(to_json({**found.values, "seconds": seconds, "images": images}))
         return
     typer.echo(f"{len(found.images)} images in {seconds:.1f} s")
     print_rows(found.values)

@@ -1,6 +1,5 @@
 """``smalti latent-stats``: what a generator of latents should divide by."""
 
-import json
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import typer
 
 from smalti.cli._model import Device, TrustCode, fitting, images_for, open_model
+from smalti.writing import to_json
 
 
 def latent_stats(
@@ -53,7 +53,7 @@ def latent_stats(
         set_options(folder, latents=found.config())
     if as_json:
         overall = {"scale_factor": 1.0 / found.overall, "images": found.images}
-        typer.echo(json.dumps({**found.config(), **overall}, indent=1))
+        typer.echo(to_json({**found.config(), **overall}))
         return
     for channel, (mean, std) in enumerate(zip(found.mean.tolist(), found.std.tolist(), strict=True)):
         typer.echo(f"channel {channel}: shift {mean:.5f}, scale {1.0 / std:.5f}")

@@ -1,6 +1,5 @@
 """``smalti recipes``: list, show, check, terms, schema."""
 
-import json
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Annotated, Any
@@ -8,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from smalti.cli._model import TrustCode
+from smalti.writing import to_json
 
 recipes = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +40,7 @@ def list_recipes(as_json: AsJson = False) -> None:
 
     found = {name: headline(recipe_text(name)) for name in shipped()}
     if as_json:
-        typer.echo(json.dumps([{"name": name, "description": text} for name, text in found.items()], indent=1))
+        typer.echo(to_json([{"name": name, "description": text} for name, text in found.items()]))
         return
     width = max(map(len, found), default=0)
     for name, text in found.items():
@@ -84,7 +84,7 @@ def show(
         found = load_recipe(recipe, overrides or (), trust_code=trust_code).plain()
     else:
         found = read_document(recipe, overrides or ()).data
-    text = json.dumps(found, indent=1) if as_json else dump(found)
+    text = to_json(found) if as_json else dump(found)
     typer.echo(text.rstrip("\n"))
 
 
@@ -109,7 +109,7 @@ def check(
     wanted = names or [form for name in shipped() for form in (name, f"tiny-{name}")]
     found = {name: list(problems_of(name, overrides or [], trust_code)) for name in wanted}
     if as_json:
-        typer.echo(json.dumps([{"recipe": name, "problems": listed} for name, listed in found.items()], indent=1))
+        typer.echo(to_json([{"recipe": name, "problems": listed} for name, listed in found.items()]))
     else:
         for name, listed in found.items():
             _say(name, listed)
@@ -155,7 +155,7 @@ def terms(
 
     entries = catalogue()
     if as_json:
-        typer.echo(json.dumps([entry.plain() for entry in entries], indent=1))
+        typer.echo(to_json([entry.plain() for entry in entries]))
     elif markdown:
         typer.echo(as_markdown(entries), nl=False)
     else:
@@ -173,4 +173,4 @@ def schema() -> None:
     from smalti.cli._schema import recipe_schema
 
     found: dict[str, Any] = recipe_schema()
-    typer.echo(json.dumps(found, indent=1))
+    typer.echo(to_json(found))

@@ -104,8 +104,6 @@ def _between(seed: int, share: float, size: int) -> "Tensor":
 
 
 def _write_picture(path: Path, batches: "Iterator[Tensor]", columns: int) -> None:
-    import os
-
     import torch
 
     from smalti.data.grid import save_grid
@@ -113,12 +111,7 @@ def _write_picture(path: Path, batches: "Iterator[Tensor]", columns: int) -> Non
     images = torch.cat([batch.float().cpu() for batch in batches])
     factor = max(1, 32 // min(images.shape[-2:]))
     images = images.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
-        save_grid(unfinished, images, columns=columns, gap=2)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    save_grid(path, images, columns=columns, gap=2)
 
 
 def _write_numbers(path: Path, batches: "Iterator[Tensor]", count: int) -> None:

@@ -1,6 +1,5 @@
 """``smalti train``: a recipe -> a run folder."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 from smalti.cli._model import TrustCode
 from smalti.cli._table import print_rows
 from smalti.registry import UserError
+from smalti.writing import to_json
 
 if TYPE_CHECKING:
     from smalti.engine.trainer import RunResult
@@ -76,7 +76,7 @@ def _tell(result: "RunResult", as_json: bool) -> None:
             "evaluation": dict(result.evaluation),
             "report": [str(path) for path in pictures],
         }
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(to_json(found))
         return
     if not result.finished:
         typer.echo(f"stopped at step {result.step}; `--out {result.folder} --resume` goes on from there")

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smalti.writing import whole
+
 
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1] as the nearest of 256 levels, clamped, uint8 with the same shape.
@@ -79,4 +81,5 @@ def save_grid(path: str | Path, images: Sequence[Tensor] | Tensor, columns: int,
     """Writes ``grid(images, columns, gap)`` to ``path``; folders are made; the format follows the suffix."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    grid(images, columns, gap).save(path)
+    with whole(path) as unfinished:
+        grid(images, columns, gap).save(unfinished)

@@ -8,7 +8,6 @@ is complete.
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable, Mapping
@@ -22,10 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from smalti.registry import UserError
+from smalti.writing import UNFINISHED, flush_to_disk, to_json, whole
 
 FORMAT = 1
 STATE, MANIFEST = "state.pt", "manifest.json"
-UNFINISHED, REPLACED, DAMAGED = ".unfinished-", ".replaced-", "damaged-"
+REPLACED, DAMAGED = ".replaced-", "damaged-"
 PARSE_ERRORS = (json.JSONDecodeError, UnicodeDecodeError, pickle.UnpicklingError, SafetensorError)
 WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)  # a full disk is all three, depending on who was writing
 
@@ -92,9 +92,8 @@ class CheckpointFolder:
 
     def _write(self, folder: Path, checkpoint: Checkpoint) -> None:
         for name, tensors in checkpoint.networks.items():
-            save_file(
-                {key: value.detach().cpu().contiguous() for key, value in _unshared(tensors)}, _network(folder, name)
-            )
+            with whole(_network(folder, name)) as path:
+                save_file({key: value.detach().cpu().contiguous() for key, value in _unshared(tensors)}, path)
         torch.save(dict(checkpoint.state), folder / STATE)
         files = sorted(entry.name for entry in folder.iterdir())
         manifest = {
@@ -102,7 +101,7 @@ class CheckpointFolder:
             "step": checkpoint.step,
             "sha256": {name: sha256(folder / name) for name in files},
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        (folder / MANIFEST).write_text(to_json(manifest) + "\n", encoding="utf-8")
         for entry in folder.iterdir():
             flush_to_disk(entry)
         flush_to_disk(folder)
@@ -209,12 +208,3 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def flush_to_disk(path: Path) -> None:
-    """Returns when the file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,7 @@ from smalti.engine.run_folder import RunFolder
 from smalti.engine.settings import EngineSettings, Tracker, flatten
 from smalti.objectives.report import LossReport
 from smalti.registry import UserError
+from smalti.writing import to_json
 
 Record = dict[str, Any]
 
@@ -93,7 +94,7 @@ class MetricsFile:
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_finite(record)) + "\n")
+                file.write(to_json(record, indent=None) + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error}") from error
 
@@ -103,12 +104,6 @@ def _step_of(line: bytes) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return math.inf
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(inner) for name, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def check_tracker(name: Tracker) -> None:

@@ -1,7 +1,5 @@
 """The run folder: what a run leaves on the disk, and the only contract between engine and report."""
 
-import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,9 +9,9 @@ from typing import Any
 from torch import nn
 
 from smalti.config import dump, read_yaml
-from smalti.engine.checkpoint import flush_to_disk
 from smalti.engine.settings import compare_recipes
 from smalti.registry import UserError
+from smalti.writing import flush_to_disk, to_json, write_whole
 
 
 class RunFolder:
@@ -91,7 +89,7 @@ class RunFolder:
 
     def write_evaluation(self, values: Mapping[str, Any]) -> None:
         """Writes ``evaluation.json``."""
-        write_whole(self.evaluation, json.dumps(dict(values), indent=1) + "\n")
+        write_whole(self.evaluation, to_json(values) + "\n")
 
 
 @contextmanager
@@ -106,17 +104,3 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         safe = "checkpoints that were complete are intact"
         raise UserError(f"the run in {path} cannot go on: {error}; {safe}") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file by way of a neighbour, so that a full disk cannot cut short what was there."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise

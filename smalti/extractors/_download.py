@@ -4,8 +4,8 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 import urllib.request
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,10 +69,10 @@ def _download(file: PinnedFile, path: Path) -> None:
     """Writes to a temporary file beside ``path`` and renames it, so that a broken download is never seen."""
     path.parent.mkdir(parents=True, exist_ok=True)
     logger.warning("downloading %s (%d MB) to %s", file.url, file.megabytes, path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
-    temporary = Path(name)
+    # A name of its own, since others may fetch it too; and no mkstemp, whose files are the owner's alone.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as target, urllib.request.urlopen(file.url, timeout=TIMEOUT_SECONDS) as source:
+        with temporary.open("wb") as target, urllib.request.urlopen(file.url, timeout=TIMEOUT_SECONDS) as source:
             shutil.copyfileobj(source, target)
         digest = sha256_of(temporary)
         if not digest.startswith(file.sha256):

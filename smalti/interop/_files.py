@@ -7,6 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from smalti.writing import whole
+
 
 def write_state(path: Path, state: Mapping[str, Tensor], container: str) -> None:
     """A safetensors file with the tensors alone, or a pickle with them under the name ``container``.
@@ -18,7 +20,8 @@ def write_state(path: Path, state: Mapping[str, Tensor], container: str) -> None
     """
     # Every tensor by itself: safetensors refuses shared memory, and a pickled view would carry the whole of it.
     own = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
-    if path.suffix == ".safetensors":
-        save_file(own, path, metadata={"format": "pt"})
-    else:
-        torch.save({container: own}, path)
+    with whole(path) as unfinished:
+        if path.suffix == ".safetensors":
+            save_file(own, unfinished, metadata={"format": "pt"})
+        else:
+            torch.save({container: own}, unfinished)

@@ -1,6 +1,5 @@
 """diffusers' AutoencoderKL and VQModel: a folder with ``config.json``, or the weights file alone."""
 
-import json
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +14,7 @@ from smalti.interop._backbone import BOTTLENECK, DIFFUSERS, OWN, layout_of_ours
 from smalti.interop._table import Table, to_theirs
 from smalti.nn.meta import on_meta_device
 from smalti.registry import UserError
+from smalti.writing import to_json, whole, write_whole
 
 KL, VQ = "AutoencoderKL", "VQModel"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -90,8 +90,9 @@ class Diffusers(Format):
         """A folder that ``from_pretrained`` reads."""
         path.mkdir(parents=True, exist_ok=True)
         own = {key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
-        save_file(own, path / WEIGHTS, metadata={"format": "pt"})
-        (path / "config.json").write_text(json.dumps(config_there(config), indent=2) + "\n", encoding="utf-8")
+        with whole(path / WEIGHTS) as unfinished:
+            save_file(own, unfinished, metadata={"format": "pt"})
+        write_whole(path / "config.json", to_json(config_there(config), indent=2) + "\n")
 
     def twin(self, model: nn.Module, config: Mapping[str, Any], beside: Mapping[str, Any]) -> Twin | None:
         """The network in diffusers itself, by the source's own configuration if there is one; None: not installed."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from smalti import __version__
 from smalti.config import build, config_of, read_json, require_registered
 from smalti.registry import UserError
+from smalti.writing import whole, write_whole
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
@@ -27,7 +27,8 @@ _M = TypeVar("_M", bound=nn.Module)
 def save_model(model: nn.Module, folder: Path) -> None:
     """Writes ``config.json`` and ``model.safetensors``; each file appears complete or not at all."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    _write(folder / WEIGHTS, lambda path: save_file(state, path))
+    with whole(folder / WEIGHTS) as path:
+        save_file(state, path)
     config = {
         "format_version": FORMAT_VERSION,
         "smalti_version": __version__,
@@ -49,7 +50,7 @@ def set_options(folder: Path, **options: Any) -> None:
 
 
 def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    _write(folder / CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8"))
+    write_whole(folder / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def load_model(
@@ -169,15 +170,6 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise UserError(f"{path}: does not fit the model of {CONFIG}: {'; '.join(problems[:5])}{more}")
-
-
-def _write(path: Path, write: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from smalti.registry import UserError
 from smalti.report.run import Run
+from smalti.writing import whole
 
 _COLUMNS = 2
 _GENERATOR = "train/generator/"
@@ -54,7 +55,8 @@ def draw_curves(run: Run, path: Path) -> Path:
         axes = figure.add_subplot(rows, _COLUMNS, index)
         _draw(axes, panel, lines, starts)
         axes.set_xlim(0, 1.02 * max(last["step"], 1))
-    figure.savefig(path, dpi=110)
+    with whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=110)
     return path
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from smalti.registry import UserError
 from smalti.report.run import Run
 from smalti.report.words import rows, terms
+from smalti.writing import write_whole
 
 _STRIP = 5  # pictures of the course of training besides the last one
 
@@ -32,7 +33,7 @@ def write_page(run: Run, curves: Path, path: Path) -> Path:
         samples=[(sample.stem, _relative(sample, path)) for sample in course(run.samples)],
         recipe=run.recipe,
     )
-    path.write_text(text, encoding="utf-8")
+    write_whole(path, text)
     return path
 
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 
 from smalti.engine import checkpoint as module
 from smalti.engine.checkpoint import Checkpoint, CheckpointFolder
-from smalti.engine.run_folder import RunFolder, write_whole
+from smalti.engine.run_folder import RunFolder
 from smalti.registry import UserError
+from smalti.writing import write_whole
 from tests.engine.toys import tiny_trainer
 
 
