@@ -9,9 +9,10 @@ from typing import Any
 from torch import nn
 
 from smalti.config import dump, read_yaml
+from smalti.engine.lock import LOCK, FolderLock
 from smalti.engine.settings import compare_recipes
 from smalti.registry import UserError
-from smalti.writing import flush_to_disk, to_json, write_whole
+from smalti.writing import UNFINISHED, flush_to_disk, to_json, write_whole
 
 
 class RunFolder:
@@ -29,29 +30,51 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.model = self.path / "model"
         self.evaluation = self.path / "evaluation.json"
+        self.lock = FolderLock(self.path)
 
-    def claim(self, recipe: Mapping[str, Any] | None, resume: bool) -> None:
-        """Makes the folder this run's own, or continues the run that is in it.
+    def claim(self, recipe: Mapping[str, Any] | None, resume: bool) -> str:
+        """Makes the folder this run's own until ``release``, or continues the run that is in it.
+
+        Returns:
+            What to tell the user of it, most often nothing.
 
         Raises:
-            UserError: if it holds something and ``resume`` is not set, if the run in it has another recipe, or if it
-                cannot be written.
+            UserError: if another run goes on in it, if it holds something and ``resume`` is not set, if the run in it
+                has another recipe, or if it cannot be written. What it holds is untouched then.
         """
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"{self.path} is a file: expected a folder")
-            holds_something = self.path.is_dir() and any(self.path.iterdir())
-            if holds_something and not resume:
-                raise UserError(f"{self.path} is not empty: resume the run in it (--resume), or choose another folder")
-            if holds_something and not self.recipe.is_file() and not self.checkpoints.is_dir():
-                raise UserError(f"{self.path} is not empty and holds no run to resume")
-            if self.recipe.is_file() and recipe is not None:
-                self._compare(recipe)
-            self.path.mkdir(parents=True, exist_ok=True)
+            told = self.lock.take()
+            self._check(recipe, resume)
+            self._sweep()
             if recipe is not None:
                 write_whole(self.recipe, dump(dict(recipe)))
         except OSError as error:
+            self.release()
             raise UserError(f"cannot write to {self.path}: {error}") from error
+        except UserError:
+            self.release()
+            raise
+        return told
+
+    def release(self) -> None:
+        """Lets others have the folder."""
+        self.lock.release()
+
+    def _check(self, recipe: Mapping[str, Any] | None, resume: bool) -> None:
+        holds_something = any(not _is_passing(entry) for entry in self.path.iterdir())
+        if holds_something and not resume:
+            raise UserError(f"{self.path} is not empty: resume the run in it (--resume), or choose another folder")
+        if holds_something and not self.recipe.is_file() and not self.checkpoints.is_dir():
+            raise UserError(f"{self.path} is not empty and holds no run to resume")
+        if self.recipe.is_file() and recipe is not None:
+            self._compare(recipe)
+
+    def _sweep(self) -> None:
+        """Clears what a crash cut short."""
+        for entry in [*self.path.glob(f"{UNFINISHED}*"), *self.samples.glob(f"{UNFINISHED}*")]:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
 
     def _compare(self, recipe: Mapping[str, Any]) -> None:
         differences = compare_recipes(self.stored_recipe(), recipe)
@@ -90,6 +113,10 @@ class RunFolder:
     def write_evaluation(self, values: Mapping[str, Any]) -> None:
         """Writes ``evaluation.json``."""
         write_whole(self.evaluation, to_json(values) + "\n")
+
+
+def _is_passing(entry: Path) -> bool:
+    return entry.name == LOCK or entry.name.startswith(UNFINISHED)
 
 
 @contextmanager

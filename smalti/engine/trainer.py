@@ -154,6 +154,7 @@ class Trainer:
                 evaluation = {} if stopped else self._finish()
             finally:
                 self._close()
+                self.folder.release()
         return RunResult(folder=self.folder.path, step=self.state.step, finished=not stopped, evaluation=evaluation)
 
     def run_cycle(self, measure: bool = False) -> list[Turn]:
@@ -264,7 +265,9 @@ class Trainer:
     # Start, end, and what lies between two runs.
 
     def _start(self, resume: bool) -> None:
-        self.runtime.on_main(lambda: self.folder.claim(self.recipe, resume))
+        told = self.runtime.on_main(lambda: self.folder.claim(self.recipe, resume))
+        if told:
+            self.journal.watcher.say(told)
         step = self.keeper.restore_latest()
         if self.runtime.is_main:
             self.journal.open(-1 if step is None else step, self.recipe or {})
