@@ -19,7 +19,7 @@ FLOORS = {
     4: ("objectives", "metrics", "interop"),
     3: ("losses", "discriminators", "models"),
     2: ("bottlenecks", "extractors", "data"),
-    1: ("nn", "outputs", "registry", "config", "writing"),
+    1: ("nn", "outputs", "registry", "config", "writing", "explain"),
     0: ("recipes",),  # data only
 }
 OPEN_FLOOR = 1  # the ground floor is one open room: its parts may import each other, in no cycle

@@ -11,7 +11,8 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sized
+import traceback
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from itertools import count
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from smalti.data import MASK_COLUMNS, ImageSource, UnreadableImageError
 from smalti.data.transforms import Transform
+from smalti.explain import explain
 from smalti.registry import UserError
 
 log = logging.getLogger("smalti")
@@ -125,13 +127,18 @@ class BatchLoader:
             worker_init_fn=_init_worker if self.workers else None,
             generator=torch.Generator(),  # its own, because a loader without one draws from the global generator
         )
-        iterator = iter(loader)
+        iterator: Any = iter(loader)
         try:
             for batch, unreadable in iterator:
                 self._name_once(unreadable)
                 if isinstance(batch, UserError):
                     raise batch
                 yield batch
+        except GeneratorExit:
+            raise
+        except BaseException:
+            _end_workers(iterator)  # one may wait for data that never comes
+            raise
         finally:
             del iterator, loader  # the last references: workers are told to stop and joined here
 
@@ -166,6 +173,8 @@ class _MicroBatches(Dataset[Any]):
             return _collate(samples), unreadable
         except UserError as error:
             return error, unreadable
+        except Exception as error:
+            return _described(error, f"micro-batch {number} cannot be put together"), unreadable
 
     def _sample(self, position: int, unreadable: dict[int, str]) -> Columns:
         epoch, index = self.stream[position]
@@ -182,6 +191,37 @@ class _Counter(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return count(self.start)
+
+
+def _end_workers(iterator: Any) -> None:
+    """Ends the workers of a loader at once, where they understand SIGTERM; elsewhere torch does it, in seconds."""
+    if sys.platform == "linux":
+        for worker in getattr(iterator, "_workers", ()):
+            worker.terminate()
+
+
+def _described(error: BaseException, what: str) -> UserError:
+    """An error of anybody's code as one of the user's; its traceback goes along, between processes too."""
+    found = UserError(f"{what}: {explain(error)}")
+    found.add_note("".join(traceback.format_exception(error)))
+    return found
+
+
+def _read(source: ImageSource, index: int) -> Columns:
+    """Item ``index``, whoever wrote the source.
+
+    Raises:
+        UnreadableImageError: if it says so.
+        UserError: for anything else that goes wrong, with the item's number, and its name if it has one.
+    """
+    try:
+        return source[index]
+    except (UserError, UnreadableImageError):
+        raise
+    except (Exception, SystemExit) as error:
+        names = getattr(source, "names", ())
+        name = f" ({names[index]})" if isinstance(names, Sequence) and index < len(names) else ""
+        raise _described(error, f"item {index}{name} of {type(source).__name__} cannot be read") from error
 
 
 def evaluation_batches(
@@ -206,7 +246,7 @@ def evaluation_batches(
     samples: list[Columns] = []
     for index in range(rank, len(source), world_size):
         try:
-            item = source[index]
+            item = _read(source, index)
         except UnreadableImageError as error:
             log.warning("left out: %s", error)
             continue
@@ -248,7 +288,7 @@ def _next_readable(source: ImageSource, index: int, unreadable: dict[int, str]) 
     for step in range(len(source)):
         other = (index + step) % len(source)
         try:
-            return source[other], other
+            return _read(source, other), other
         except UnreadableImageError as error:
             unreadable[other] = str(error)
     raise UserError(f"none of {len(source)} images can be read; the last: {unreadable[other]}")
@@ -288,10 +328,12 @@ def _init_worker(worker: int) -> None:
     """Keeps a worker alive through the signal that asks its whole process group to stop.
 
     The main process still wants batches until it has saved. So Ctrl-C is ignored, and SIGTERM unless it comes from the
-    main process itself; a worker whose main process is gone notices that within seconds, torch sees to it.
+    main process itself, and SIGHUP; a worker whose main process is gone notices that within seconds, torch sees to it.
     """
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if sys.platform == "linux":
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()

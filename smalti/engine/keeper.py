@@ -46,8 +46,20 @@ class Keeper:
         Raises:
             UserError: if it cannot be written.
         """
+        self.collect()
+        self.runtime.on_main(self.write)
+
+    def collect(self) -> None:
+        """Brings from all ranks what the first one alone does not have; after this it can ``write`` by itself."""
         self.chronicle.count_time()
         self.state.lazy = mean_over_ranks(self.runtime.gather(self.chronicle.lazy.numbers()))
+
+    def write(self) -> None:
+        """Writes a checkpoint of what was collected; on the first rank, which waits for no other.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
         networks = {name: phase.state_dict() for name, phase in self.phases.items()}
         state: dict[str, Any] = {
             "train": self.state.as_dict(),
@@ -57,7 +69,7 @@ class Keeper:
             networks["ema"] = self.ema.state_dict()
             state["ema_updates"] = self.ema.updates.item()
         checkpoint = Checkpoint(step=self.state.step, networks=networks, state=state)
-        self.runtime.on_main(lambda: str(self.checkpoints.save(checkpoint, self.state.best_step)))
+        self.checkpoints.save(checkpoint, self.state.best_step)
 
     def restore_latest(self) -> int | None:
         """Puts the run back to its newest readable checkpoint; the step, None if there is none.

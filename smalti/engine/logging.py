@@ -74,14 +74,20 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def truncate(self, step: int) -> None:
-        """Drops the lines after ``step``, and a last line that a crash cut short. Needs no space on the disk."""
+    def truncate(self, step: int, measured: bool = True) -> None:
+        """Drops the lines after ``step``, and a last line that a crash cut short. Needs no space on the disk.
+
+        Args:
+            step: the last one that is kept.
+            measured: whether its validation is kept, too; if not, it will be done again.
+        """
         if not self.path.exists():
             return
         keep = 0
         with self.path.open("rb") as file:
             for line in file:
-                if not line.endswith(b"\n") or _step_of(line) > step:
+                number, names = _read_line(line)
+                if number > step or (number == step and not measured and any(n.startswith("val/") for n in names)):
                     break
                 keep += len(line)
         os.truncate(self.path, keep)
@@ -99,11 +105,13 @@ class MetricsFile:
             raise UserError(f"cannot write {self.path}: {error}") from error
 
 
-def _step_of(line: bytes) -> float:
+def _read_line(line: bytes) -> tuple[float, list[str]]:
+    """Step and names of a line; one that cannot be read, or was cut short, comes after all steps."""
     try:
-        return float(json.loads(line)["step"])
+        record = json.loads(line)
+        return (float(record["step"]) if line.endswith(b"\n") else math.inf), list(record)
     except (ValueError, KeyError, TypeError):
-        return math.inf
+        return math.inf, []
 
 
 def check_tracker(name: Tracker) -> None:
@@ -150,9 +158,15 @@ class Journal:
         self.watcher = Watcher(settings.max_steps, quiet)
         self._tracker: Any = None
 
-    def open(self, step: int, recipe: Mapping[str, Any]) -> None:
-        """Forgets what was logged after ``step`` (-1: everything) and goes on from there."""
-        self.file.truncate(step)
+    def open(self, step: int, recipe: Mapping[str, Any], measured: bool = True) -> None:
+        """Forgets what was logged after ``step`` (-1: everything) and goes on from there.
+
+        Args:
+            step: the last one that is kept.
+            recipe: for the tracker.
+            measured: whether the validation of ``step`` is kept.
+        """
+        self.file.truncate(step, measured)
         self._tracker = open_tracker(self.settings.tracker, self.folder.path, recipe)
         self.watcher.start(max(step, 0))
 

@@ -85,11 +85,15 @@ class Runtime:
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank, agreed among the hosts."""
+        return self.largest(int(flag)) > 0
+
+    def largest(self, vote: int) -> int:
+        """The largest vote of all ranks, agreed among the hosts."""
         if self._hosts is None:
-            return flag
-        votes = torch.tensor([int(flag)])
+            return vote
+        votes = torch.tensor([vote])
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._hosts)
-        return bool(votes.item())
+        return int(votes.item())
 
     def any_tensor(self, flag: Tensor) -> Tensor:
         """Element-wise, the largest value over all ranks, left on the device."""

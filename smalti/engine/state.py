@@ -22,6 +22,9 @@ class TrainState:
         best_step: the step it was reached at.
         world_size: number of processes, which decides who saw which images.
         at_start: metric -> value before the first step, if it was measured.
+        measured: name -> held-out number of the last validation.
+        measured_at: the step of that validation.
+        due: what this step still owes: "validation", "pictures"; a stop left it for later.
         averages: name -> what diagnostics smooth over log steps.
         alarms: name -> log steps in a row at which a diagnosis was bad.
         lazy: name -> value of a lazy term at its last turn.
@@ -37,6 +40,9 @@ class TrainState:
     best_step: int | None = None
     world_size: int = 1
     at_start: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)
+    measured_at: int | None = None
+    due: list[str] = field(default_factory=list)
     averages: dict[str, float] = field(default_factory=dict)
     alarms: dict[str, int] = field(default_factory=dict)
     lazy: dict[str, float] = field(default_factory=dict)

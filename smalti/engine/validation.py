@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,13 @@ from smalti.engine.randomness import forked
 from smalti.engine.runtime import Runtime
 from smalti.engine.samples import sample_images
 from smalti.engine.settings import GENERATOR, EngineSettings, ValidationSettings
+from smalti.engine.signals import Interrupted, StopSignal
 from smalti.engine.turn import Player
 from smalti.objectives.weight import Clock
 from smalti.outputs import Batch
+from smalti.registry import UserError
+
+_NONE, _SOME, _STOP, _FAILED = range(4)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,7 @@ class Examiner:
         ema: its averaged weights, or None.
         settings: of the run.
         runtime: device, ranks, precision.
+        signal: interrupts a measurement, which is then as if it had not begun.
     """
 
     def __init__(
@@ -75,13 +80,13 @@ class Examiner:
         ema: EMA | None,
         settings: EngineSettings,
         runtime: Runtime,
+        signal: StopSignal,
     ) -> None:
+        self.signal = signal
         self.validation, self.players, self.model = validation, players, model
         self.ema, self.run, self.runtime = ema, settings, runtime
         self.settings = validation.settings if validation else ValidationSettings()
         self.images = validation.images if validation else ()
-        self.values: dict[str, float] = {}
-        self.measured_at: int | None = None
         self._pictured: Batch | None = None
 
     def is_due(self, step: int) -> bool:
@@ -106,16 +111,20 @@ class Examiner:
 
         Args:
             clocks: phase -> when it is; phases that are not active are left out.
+
+        Raises:
+            Interrupted: on all ranks, if a signal came to one of them while it measured.
+            UserError: if the held-out images of a rank cannot be read.
         """
         if self.validation is None:
             return {}
         with self.averaged(), torch.no_grad(), self._evaluation_mode():
             values = self._objective(self.validation, clocks)
             if self.validation.measure is not None:
-                values |= self.validation.measure(self.model)
-        self.values = self.runtime.gather(values)[0]
-        self.measured_at = clocks[GENERATOR].step
-        return self.values
+                # Of several ranks one would leave the others waiting in a metric's sum over all of them.
+                with self.signal.interruptible() if self.runtime.world_size == 1 else nullcontext():
+                    values |= self.validation.measure(self.model)
+        return self.runtime.gather(values)[0]
 
     @contextmanager
     def _evaluation_mode(self) -> Iterator[None]:
@@ -149,13 +158,27 @@ class Examiner:
     def _in_step(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, int]]:
         """Batches with their sizes, equally many on all ranks: one that has no more repeats one, with size 0.
 
-        A term may average over ranks, and would wait for ever for one that has stopped.
+        A term may average over ranks, and would wait for ever for one that has stopped; so all stop together.
         """
-        batch = next(batches, None)
+        batch, vote, trouble = self._next(batches)
         spare = self.runtime.on_main(functools.partial(_same, batch))
-        while self.runtime.any(batch is not None):
+        while agreed := self.runtime.largest(vote):
+            if agreed == _FAILED:
+                raise trouble or UserError("another process could not read its held-out images")
+            if agreed == _STOP:
+                raise Interrupted
             yield (spare, 0) if batch is None else (batch, len(batch["image"]))
-            batch = next(batches, None)
+            batch, vote, trouble = self._next(batches)
+
+    def _next(self, batches: Iterator[Batch]) -> tuple[Batch | None, int, Exception | None]:
+        try:
+            with self.signal.interruptible():
+                batch = next(batches, None)
+        except Interrupted:
+            return None, _STOP, None
+        except Exception as error:
+            return None, _FAILED, error
+        return batch, _NONE if batch is None else _SOME, None
 
     def _pass(self, active: Sequence[str], clocks: Mapping[str, Clock], batch: Batch) -> dict[str, float]:
         values: dict[str, Tensor | float] = {}
@@ -172,13 +195,20 @@ class Examiner:
         """Held-out images, or the first of ``loader``, and what is made of them, each with shape (N, C, H, W).
 
         The former are None for a model that makes images from noise.
+
+        Raises:
+            Interrupted: on all ranks, if a signal came to one of them while it waited for the images.
         """
         if self._pictured is None:
-            source = self.validation.cropped() if self.validation is not None else loader.batches()
-            found = next(iter(source), None)
-            self._pictured = next(iter(loader.batches())) if found is None else found
+            with suppress(Interrupted), self.signal.interruptible():
+                source = self.validation.cropped() if self.validation is not None else loader.batches()
+                found = next(iter(source), None)
+                self._pictured = next(iter(loader.batches())) if found is None else found
+        pictured = self._pictured
+        if self.runtime.any(pictured is None) or pictured is None:
+            raise Interrupted
         with self.averaged():
-            batch = self.players[GENERATOR].prepare(self._pictured, Clock())
+            batch = self.players[GENERATOR].prepare(pictured, Clock())
             return sample_images(self.model, batch, self.run.samples)
 
 
