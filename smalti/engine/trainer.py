@@ -176,8 +176,7 @@ class Trainer:
             if self._unsaved:
                 self._save()
             told = [text for text in self.runtime.gather(str(trouble or "")) if text]
-            kept = f"; the {self.state.step} steps so far are saved (--resume)" if self.state.step else ""
-            raise UserError(f"{told[0]}{kept}") from trouble
+            raise UserError(f"{told[0]}{self._kept()}") from trouble
         return agreed == GO
 
     def _moves(self) -> list[Move]:
@@ -297,8 +296,11 @@ class Trainer:
         if self._unsaved and self.runtime.is_main:
             self.keeper.write()
         told = str(error) if isinstance(error, UserError) else explain(error)
-        kept = f"; the {self.state.step} steps so far are saved (--resume)" if self.state.step else ""
-        raise UserError(f"{duty} at step {self.state.step} failed: {told}{kept}") from error
+        model = f", the model in {self.folder.model}" if self.state.step == self.settings.max_steps else ""
+        raise UserError(f"{duty} at step {self.state.step} failed: {told}{self._kept()}{model}") from error
+
+    def _kept(self) -> str:
+        return f"; the {self.state.step} steps so far are saved (--resume)" if self.state.step else ""
 
     def _read_health(self) -> None:
         message, worst = self.chronicle.read_health(), self.chronicle.health.worst

@@ -11,7 +11,7 @@ SPACES = ("codes", "gaussian")
 
 @pytest.fixture(scope="session")
 def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Answers of two processes: ``resume-<precision>`` and ``five_steps-<space>``."""
+    """Answers of two processes: ``resume-<precision>``, ``five_steps-<space>``, ``troubled-<trouble>-<place>`` ..."""
     questions: dict[str, Any] = {
         f"resume-{precision}": ("resume", case(precision, workers))
         for precision, processes, workers in PAIRS
@@ -22,5 +22,10 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
         f"validated-{count}": ("validated", {"space": "gaussian", "held_out_images": count}) for count in (1, 5)
     }
     questions["validated-codes"] = ("validated", {"space": "codes", "held_out_images": 5})  # a term that waits for all
+    questions |= {
+        f"troubled-{trouble}-{place}": ("troubled", {"trouble": trouble, "place": place})
+        for trouble in ("fails", "waits")
+        for place in ("source", "held_out_source")
+    }
     answers = launch(tmp_path_factory.mktemp("two_processes"), list(questions.values()))
     return dict(zip(questions, answers, strict=True))

@@ -171,6 +171,35 @@ def train(folder: Path, options: Mapping[str, Any]) -> int:
 SCENARIOS["train"] = train
 
 
+def troubled(folder: Path, options: Mapping[str, Any]) -> list[str]:
+    """How a run ends on each rank if the last of them is in trouble with its data."""
+    from smalti.engine.settings import ValidationSettings
+    from smalti.registry import UserError
+    from tests.engine.toys import Gradients, tiny_trainer
+
+    class Troubled(Gradients):
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            if trainer.runtime.rank == trainer.runtime.world_size - 1 and trainer.state.step == 2:
+                if options["trouble"] == "fails":
+                    raise KeyError("tile")
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+                time.sleep(600)
+            return super().__getitem__(index)
+
+    places: dict[str, Any] = {options["place"]: Troubled()}
+    trainer = tiny_trainer(folder, max_steps=4, validation=ValidationSettings(every=2), **places)
+    try:
+        result = trainer.run()
+        told = f"finished {result.finished}, step {result.step}"
+    except UserError as error:
+        told = str(error)
+    kept = trainer.runtime.on_main(lambda: [trainer.checkpoints.steps(), trainer.state.due])
+    return [f"{one}, checkpoints {kept[0]}, due {kept[1]}" for one in trainer.runtime.gather(told)]
+
+
+SCENARIOS["troubled"] = troubled
+
+
 def gan(folder: Path, options: Mapping[str, Any]) -> dict[str, list[float]]:
     """Parameters in float64 after 3 generator updates of a WGAN with a gradient penalty, and its averages."""
     from tests.gan.toys import parameters_of_tiny_gan

@@ -113,6 +113,8 @@ def tiny_trainer(
     optimizer: PhaseOptimizer | None = None,
     recipe: Mapping[str, Any] | None = None,
     extra: Sequence[Term] = (),
+    source: ImageSource | None = None,
+    held_out_source: ImageSource | None = None,
     **settings: Any,
 ) -> Trainer:
     """A trainer of the tiny tokenizer; ``settings`` are those of the engine."""
@@ -129,18 +131,25 @@ def tiny_trainer(
     transform = Transform(size=SIDE, crop="random", flip=True)
 
     def loader(*, rank: int, world_size: int) -> BatchLoader:
+        given = source or Gradients()
         return BatchLoader(
-            Gradients(), transform, batch_size=batch_size, seed=0, rank=rank, world_size=world_size, workers=workers
+            given,
+            transform,
+            batch_size=batch_size,
+            seed=0,
+            rank=rank,
+            world_size=world_size,
+            workers=workers,
         )
 
     held_out = None
     if validation is not None:
         whole = Transform(size=SIDE, crop="center")
-        source = Gradients(held_out_images)
+        measured = held_out_source or Gradients(held_out_images)
         held_out = Validation(
-            batches=lambda: evaluation_batches(source, whole, 2, rank(), world_size()),
+            batches=lambda: evaluation_batches(measured, whole, 2, rank(), world_size()),
             settings=validation,
-            images=source.names,
+            images=getattr(measured, "names", ()),
         )
     return Trainer(
         phases=phases,
