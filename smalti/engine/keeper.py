@@ -39,6 +39,7 @@ class Keeper:
     ) -> None:
         self.checkpoints, self.state, self.phases, self.players = checkpoints, state, phases, players
         self.ema, self.chronicle, self.runtime = ema, chronicle, runtime
+        self.unsaved = False  # whether there is anything that the newest checkpoint does not have
 
     def save(self) -> None:
         """Writes a checkpoint of the present step, on all ranks at once.
@@ -48,6 +49,7 @@ class Keeper:
         """
         self.collect()
         self.runtime.on_main(self.write)
+        self.unsaved = False
 
     def collect(self) -> None:
         """Brings from all ranks what the first one alone does not have; after this it can ``write`` by itself."""

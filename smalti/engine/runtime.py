@@ -1,8 +1,8 @@
 """What carries a run: device, processes and precision, through accelerate. The only place that wraps a network."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smalti.data.loader import to_device
 from smalti.engine.settings import EngineSettings
+from smalti.registry import UserError
 
 _T = TypeVar("_T")
 
@@ -95,6 +96,20 @@ class Runtime:
         dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._hosts)
         return int(votes.item())
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Within, it is told in one sentence that another rank has gone.
+
+        Raises:
+            UserError: in place of what the back end says of it.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self._hosts is None or not _is_loss_of_a_rank(error):
+                raise
+            raise UserError("another process of this run has ended; its own message says why") from error
+
     def any_tensor(self, flag: Tensor) -> Tensor:
         """Element-wise, the largest value over all ranks, left on the device."""
         if self.world_size > 1:
@@ -128,3 +143,7 @@ class Runtime:
             raise outcome[1]
         result: _T = outcome[0]
         return result
+
+
+def _is_loss_of_a_rank(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error) or "NCCL" in str(error)

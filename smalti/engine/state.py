@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from smalti.objectives.weight import Clock
 from smalti.registry import UserError
 
 
@@ -46,6 +47,10 @@ class TrainState:
     averages: dict[str, float] = field(default_factory=dict)
     alarms: dict[str, int] = field(default_factory=dict)
     lazy: dict[str, float] = field(default_factory=dict)
+
+    def clock(self, phase: str) -> Clock:
+        """When the next update of ``phase`` is."""
+        return Clock(step=self.step, updates=self.updates.get(phase, 0))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.chronicle import Chronicle
 from smalti.engine.diagnostics import standing_warnings
 from smalti.engine.dry_run import DryRun, account
+from smalti.engine.duties import VALIDATION, Duties
 from smalti.engine.ema import EMA
 from smalti.engine.feed import Feed, LoaderFactory
 from smalti.engine.health import Guard
@@ -18,19 +19,16 @@ from smalti.engine.keeper import Keeper
 from smalti.engine.logging import Journal, check_tracker
 from smalti.engine.run_folder import RunFolder, writing
 from smalti.engine.runtime import Runtime
-from smalti.engine.samples import write_samples
 from smalti.engine.settings import GENERATOR, CycleEntry, EngineSettings, PhaseOptimizer, parse_cycle
-from smalti.engine.signals import Interrupted, StopSignal
+from smalti.engine.signals import StopSignal
 from smalti.engine.state import TrainState
 from smalti.engine.turn import Player, Turn, own_key
 from smalti.engine.validation import Examiner, Validation
-from smalti.explain import explain
 from smalti.objectives.phases import Phase
 from smalti.objectives.weight import Clock
 from smalti.outputs import Batch
 from smalti.registry import UserError, suggest
 
-VALIDATION, PICTURES = "validation", "pictures"  # what a step may owe
 GO, STOP, FAILED = range(3)  # votes of the ranks on the next step
 
 
@@ -123,7 +121,17 @@ class Trainer:
         self.keeper = Keeper(
             self.checkpoints, self.state, self.phases, self.players, self.ema, self.chronicle, self.runtime
         )
-        self._unsaved = False
+        self.duties = Duties(
+            self.examiner,
+            self.players,
+            self.loader,
+            self.folder,
+            self.state,
+            self.keeper,
+            self.chronicle,
+            settings,
+            self.runtime,
+        )
 
     def _compile(self) -> None:
         for name in self.settings.compile:
@@ -144,7 +152,7 @@ class Trainer:
         Raises:
             UserError: what the user can mend: a folder in use, another recipe, a full disk, a run that diverges.
         """
-        with writing(self.folder.path), self.signal:
+        with writing(self.folder.path), self.runtime.together(), self.signal:
             try:
                 self._start(resume)
                 finished = self._train()
@@ -160,8 +168,8 @@ class Trainer:
             turns = self.run_cycle(measure=self._is_log_step(self.state.step + 1))
             self._record(turns)
         finished = self.state.step >= self.settings.max_steps and not self.state.due
-        if self._unsaved and not finished:
-            self._save()
+        if self.keeper.unsaved and not finished:
+            self.keeper.save()
         return finished
 
     def _fetch(self) -> bool:
@@ -173,10 +181,10 @@ class Trainer:
         trouble = self.feed.fill(sum(move.draws for move in self._moves()) * self.settings.accumulate)
         agreed = self.runtime.largest(FAILED if trouble else STOP if self.signal.requested else GO)
         if agreed == FAILED:
-            if self._unsaved:
-                self._save()
+            if self.keeper.unsaved:
+                self.keeper.save()
             told = [text for text in self.runtime.gather(str(trouble or "")) if text]
-            raise UserError(f"{told[0]}{self._kept()}") from trouble
+            raise UserError(f"{told[0]}{self.duties.kept()}") from trouble
         return agreed == GO
 
     def _moves(self) -> list[Move]:
@@ -223,12 +231,9 @@ class Trainer:
                     self.ema.update(skip=turn.bad, images=self._images_of(shared))
                 if self.settings.discriminator_fake == "reuse":
                     fakes = [report.fake for report in turn.reports]
-        self._unsaved = True
+        self.keeper.unsaved = True
         self.state.step += 1
         return turns
-
-    def _clock(self, phase: str) -> Clock:
-        return Clock(step=self.state.step, updates=self.state.updates.get(phase, 0))
 
     def _draw(self) -> list[Batch]:
         batches = [self.feed.take() for _ in range(self.settings.accumulate)]
@@ -251,56 +256,14 @@ class Trainer:
             self._read_health()
         if self._is_log_step(step):
             self.chronicle.tell(turns)
-        self.state.due = self._owed(step)
+        self.state.due = self.duties.owed(step)
         if last and self.state.due:  # whatever they fail of, what was trained is safe
-            self._save()
+            self.keeper.save()
             self._save_model()
-        best = self._settle()
+        best = self.duties.settle()
         if saves or best:
-            self._save()
+            self.keeper.save()
         self.journal.watcher.advance(step)
-
-    def _owed(self, step: int) -> list[str]:
-        """What is due at ``step`` besides its log line, in this order."""
-        last, every = step == self.settings.max_steps, self.settings.sample_every
-        measures = self.examiner.is_due(step) or (last and self.examiner.validation is not None)
-        draws = step > 0 and every > 0 and (last or step % every == 0)
-        return [name for name, wanted in ((VALIDATION, measures), (PICTURES, draws)) if wanted]
-
-    def _save(self) -> None:
-        self.keeper.save()
-        self._unsaved = False
-
-    def _settle(self) -> bool:
-        """Does what this step owes; whether a best was found. A signal leaves the rest for a resumption.
-
-        Raises:
-            UserError: if something cannot be done; the steps so far are saved.
-        """
-        best = False
-        if self.state.due:
-            self.keeper.collect()  # now, since later a rank may be gone
-        for duty in list(self.state.due):
-            try:
-                best |= self._validate() if duty == VALIDATION else self._draw_samples()
-            except Interrupted:
-                break
-            except Exception as error:
-                self._rescue(duty, error)
-            self.state.due.remove(duty)
-            self._unsaved = self.state.step > 0
-        return best
-
-    def _rescue(self, duty: str, error: Exception) -> NoReturn:
-        """Saves, waiting for no other rank, which may be gone; then says what could not be done."""
-        if self._unsaved and self.runtime.is_main:
-            self.keeper.write()
-        told = str(error) if isinstance(error, UserError) else explain(error)
-        model = f", the model in {self.folder.model}" if self.state.step == self.settings.max_steps else ""
-        raise UserError(f"{duty} at step {self.state.step} failed: {told}{self._kept()}{model}") from error
-
-    def _kept(self) -> str:
-        return f"; the {self.state.step} steps so far are saved (--resume)" if self.state.step else ""
 
     def _read_health(self) -> None:
         message, worst = self.chronicle.read_health(), self.chronicle.health.worst
@@ -308,30 +271,6 @@ class Trainer:
             good = self.checkpoints.steps()
             last = f"the last good checkpoint is {self.checkpoints.folder(good[-1])}" if good else "no checkpoint yet"
             raise UserError(f"stopped at step {self.state.step}: {worst} updates in a row failed ({message}); {last}")
-
-    def _validate(self) -> bool:
-        """Measures and logs; returns whether this is the best so far."""
-        values = self.examiner.measure({name: self._clock(name) for name in self.players})
-        self.state.measured, self.state.measured_at = values, self.state.step
-        if values:
-            self.chronicle.log({f"val/{name}": value for name, value in values.items()})
-        if self.state.step == 0:
-            self.state.at_start = self._metrics()
-            self.runtime.on_main(lambda: self.folder.write_evaluation(self._evaluation()))
-        settings = self.examiner.settings
-        if settings.monitor is None:
-            return False
-        if settings.monitor not in values:
-            raise UserError(f"validation.monitor={settings.monitor!r}: not measured{suggest(settings.monitor, values)}")
-        if not settings.is_better(values[settings.monitor], self.state.best_value):
-            return False
-        self.state.best_value, self.state.best_step = values[settings.monitor], self.state.step
-        return True
-
-    def _draw_samples(self) -> bool:
-        given, made = self.examiner.pictures(self.loader)
-        self.runtime.on_main(lambda: write_samples(self.folder.samples / f"{self.state.step:08d}.png", given, made))
-        return False
 
     # Start, end, and what lies between two runs.
 
@@ -341,17 +280,17 @@ class Trainer:
             self.journal.watcher.say(told)
         step = self.keeper.restore_latest()
         if step is not None and step == self.settings.max_steps and self.state.measured_at != step:
-            owed = self._owed(step)  # of a step that was not the last one when it was saved
+            owed = self.duties.owed(step)  # of a step that was not the last one when it was saved
             self.state.due = owed if VALIDATION in owed else self.state.due
         if self.runtime.is_main:
             self.journal.open(-1 if step is None else step, self.recipe or {}, VALIDATION not in self.state.due)
         self._prepare_to_train()
         if step is None:
             self.chronicle.warn(standing_warnings(self.phases))
-            self.state.due = self._owed(0)
-        self._settle()
-        if self._unsaved:
-            self._save()
+            self.state.due = self.duties.owed(0)
+        self.duties.settle()
+        if self.keeper.unsaved:
+            self.keeper.save()
 
     def _prepare_to_train(self) -> None:
         for phase in self.phases.values():
@@ -360,7 +299,7 @@ class Trainer:
         self.chronicle.start()
 
     def _finish(self) -> dict[str, Any]:
-        evaluation = self._evaluation()
+        evaluation = self.duties.evaluation()
         self._save_model()
         self.runtime.on_main(lambda: self.folder.write_evaluation(evaluation))
         return evaluation
@@ -368,16 +307,6 @@ class Trainer:
     def _save_model(self) -> None:
         with self.examiner.averaged():
             self.runtime.on_main(lambda: self.folder.save_model(self.model))
-
-    def _evaluation(self) -> dict[str, Any]:
-        metrics = {f"{name}_start": value for name, value in self.state.at_start.items()} | self._metrics()
-        objective = {name: value for name, value in self.state.measured.items() if name not in metrics}
-        counts = {"step": self.state.step, "training_images": self.state.images, "seconds": self.state.seconds}
-        return {**metrics, **counts, "images": list(self.examiner.images), "objective": objective}
-
-    def _metrics(self) -> dict[str, float]:
-        """What was measured last, the objective left out."""
-        return {name: value for name, value in self.state.measured.items() if name.split("/")[0] not in self.players}
 
     def _close(self) -> None:
         self.journal.close()
