@@ -38,7 +38,7 @@ def test_a_phase_that_does_not_move_does_not_disturb_the_other(tmp_path: Path, s
     both.run()
     alone._prepare_to_train()
     for _ in range(both.state.step):  # the same steps, the other phase left out
-        clock = alone._clock(moving)
+        clock = alone.state.clock(moving)
         alone.players[moving].play(alone._draw(), clock, [None], guard=alone.guard, measure=False)
         alone.state.updates[moving] = clock.updates + 1
         alone.state.step += 1
