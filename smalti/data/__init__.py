@@ -1,7 +1,7 @@
 """Data: where images come from, how they are cropped, and the seeded order in which they are seen."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from smalti.registry import Part, UserError
@@ -28,8 +28,8 @@ class Items(Protocol):
 class ImageSource(Part):
     """Base of all data sets: numbered items, each a mapping of column name to Pillow image, array, number or string.
 
-    ``columns`` are the names every item has, ``image`` among them; ``names`` are the names of the items, for reports.
-    Reading an item is deterministic.
+    ``columns`` are the names every item has, ``image`` among them; ``names`` are the names of the items, for reports;
+    ``labels`` are their classes, where these are known before items are read. Reading an item is deterministic.
     """
 
     kind = "data source"
@@ -37,6 +37,7 @@ class ImageSource(Part):
     stand_ins = (Items,)
     columns: tuple[str, ...] = ("image",)
     names: tuple[str, ...] = ()
+    labels: Sequence[int] | None = None
     image_channels: int = 3
 
     @classmethod
@@ -55,3 +56,7 @@ class ImageSource(Part):
         Raises:
             UnreadableImageError: if this one item cannot be decoded.
         """
+
+    def place_of(self, index: int) -> str:
+        """Where item ``index`` is described, for messages: its name, or a file and a row."""
+        return self.names[index] if self.names else f"item {index}"

@@ -6,6 +6,7 @@ Repository, doi:10.24432/C50P49, CC BY 4.0): strokes of 13 people, counted in bl
 
 import gzip
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ class Digits(ImageSource):
 
     columns = ("image", "label")
     image_channels = 1
+    labels: Sequence[int]
 
     def __init__(self, part: Literal["train", "held_out", "all"] = "all") -> None:
         if part not in {"train", "held_out", "all"}:
@@ -43,7 +45,7 @@ class Digits(ImageSource):
             "all": np.full(len(table), True),
         }[part]
         self.names = tuple(f"digit-{number:04d}" for number in numbers[chosen])
-        self._labels = table[chosen, -1]
+        self.labels = table[chosen, -1].tolist()
         self._pixels = np.rint(table[chosen, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
 
     def __len__(self) -> int:
@@ -52,7 +54,7 @@ class Digits(ImageSource):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Digit ``index``: a grey Pillow image of 8 x 8 pixels, and its class."""
-        return {"image": Image.fromarray(self._pixels[index]), "label": int(self._labels[index])}
+        return {"image": Image.fromarray(self._pixels[index]), "label": self.labels[index]}
 
 
 def _locate() -> Path:

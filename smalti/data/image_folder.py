@@ -1,15 +1,27 @@
 """A folder of images, with side folders and a table that belong to them by file name."""
 
-import csv
 import logging
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from smalti.data import MASK_COLUMNS, ImageSource, UnreadableImageError
-from smalti.data._decoding import Mode, Verify, defects, read_image
+from smalti.data._decoding import (
+    MAX_PIXELS,
+    Background,
+    MaxPixels,
+    Mode,
+    Reading,
+    ValueRange,
+    Verify,
+    gap,
+    largest_value,
+    read_image,
+    spread,
+    survey,
+)
+from smalti.data._table import NO_TABLE, read_table, some
 from smalti.nn.distributed import rank
 from smalti.registry import UserError
 
@@ -40,6 +52,11 @@ class ImageFolder(ImageSource):
         image_channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         verify: how files are looked at when the folder is read: ``header`` (start and end), ``decode`` (everything), or
             ``none``, for folders so large that even this takes minutes.
+        max_pixels: a file with more pixels is told by its header, counts as unreadable and is never decoded.
+        value_range: of images with 16 bits a channel: ``full``, or their largest possible value, as 4095 for 12 bits,
+            which becomes white; larger values count as unreadable. Masks are always taken over the full range.
+        background: ``drop`` leaves alpha out; ``white``, ``black`` or a colour ``r,g,b`` is what images are composited
+            onto.
 
     Raises:
         UserError: if a folder or the table is missing, without a readable image, or lacks a file or row for one.
@@ -54,9 +71,15 @@ class ImageFolder(ImageSource):
         table: str | None = None,
         image_channels: Literal[1, 3, 4] = 3,
         verify: Verify = "header",
+        max_pixels: MaxPixels = MAX_PIXELS,
+        value_range: ValueRange = "full",
+        background: Background = "drop",
     ) -> None:
         if image_channels not in _MODES:
             raise ValueError(f"image_channels={image_channels!r}: expected 1, 3 or 4")
+        self._reading = Reading(max_pixels=max_pixels, value_range=value_range, background=background)
+        if image_channels == 4 and self._reading.colour is not None:
+            raise ValueError(f"background={background!r}: expected 'drop' with image_channels=4, which keeps alpha")
         self.image_channels = image_channels
         self.folder = _existing_folder("path", path)
         suffixes = tuple(suffix.lower() for suffix in suffixes)
@@ -64,20 +87,23 @@ class ImageFolder(ImageSource):
         names = sorted(_search(self.folder, recursive, suffixes, leave_out=sides.values()))
         if not names:
             raise UserError(f"path={path!r}: no image in this folder (looked for {', '.join(suffixes)})")
-        unreadable = defects([(name, self.folder / name) for name in names], verify)
+        found = survey([(name, self.folder / name) for name in names], verify, self._reading)
+        unreadable = dict(found.defects)
         names = [name for name in names if name not in unreadable]
         files = {column: _match(folder, names, suffixes, column) for column, folder in sides.items()}
-        for found in files.values():
-            unreadable |= defects([(name, found[name]) for name in names], verify)
+        for column, matched in files.items():
+            unreadable |= survey([(n, matched[n]) for n in names], verify, self._reading_of(column)).defects
         self.names = tuple(name for name in names if name not in unreadable)
         self.unreadable = tuple(sorted(unreadable))
         _tell(self.folder, len(self.names), unreadable)
+        self._tell_gap([name for name in found.deep if name not in unreadable])
         self._sides = {column: tuple(found[name] for name in self.names) for column, found in files.items()}
-        self._table = _read_table(Path(table).expanduser(), self.names) if table is not None else {}
-        for name in (*self._sides, *self._table):
-            if name in _RESERVED or (name in self._sides and name in self._table):
+        self._table = read_table(Path(table).expanduser(), self.names) if table is not None else NO_TABLE
+        for name in (*self._sides, *self._table.columns):
+            if name in _RESERVED or (name in self._sides and name in self._table.columns):
                 raise UserError(f"column {name!r} exists already: choose another name")
-        self.columns = ("image", *self._sides, *self._table)
+        self.columns = ("image", *self._sides, *self._table.columns)
+        self.labels = self._table.columns.get("label")
 
     @classmethod
     def columns_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -94,17 +120,35 @@ class ImageFolder(ImageSource):
         Raises:
             UnreadableImageError: if a file of this item turns out to be damaged.
         """
-        item: dict[str, Any] = {"image": _read(self.folder / self.names[index], _MODES[self.image_channels])}
+        path = self.folder / self.names[index]
+        item: dict[str, Any] = {"image": _read(path, _MODES[self.image_channels], self._reading)}
         for name, paths in self._sides.items():
-            item[name] = _read(paths[index], "L" if name in MASK_COLUMNS else "RGB")
-        return item | {name: values[index] for name, values in self._table.items()}
+            item[name] = _read(paths[index], "L" if name in MASK_COLUMNS else "RGB", self._reading_of(name))
+        return item | {name: values[index] for name, values in self._table.columns.items()}
+
+    def place_of(self, index: int) -> str:
+        """The table and the row that say what belongs to item ``index``."""
+        return self._table.place_of(self.names[index])
+
+    def _reading_of(self, column: str) -> Reading:
+        """How the files of a side folder are read: masks are numbers, not colours."""
+        return Reading(max_pixels=self._reading.max_pixels) if column in MASK_COLUMNS else self._reading
+
+    def _tell_gap(self, deep: Sequence[str]) -> None:
+        """One line in the log where images of 16 bits use less than a quarter of them."""
+        if self._reading.value_range != "full" or not deep or rank() != 0:
+            return
+        looked_at = [path for _, path in spread([(name, self.folder / name) for name in deep])]
+        said = gap(largest_value(looked_at, self._reading))
+        if said is not None:
+            log.warning("images in %s have 16 bits: in %d that were looked at, %s", self.folder, len(looked_at), said)
 
 
 def _tell(folder: Path, readable: int, unreadable: Mapping[str, str]) -> None:
     """One line in the log that counts and names the images that are left out; an error if none is left."""
     if not unreadable:
         return
-    listed = _some([f"{name} ({reason})" for name, reason in sorted(unreadable.items())], _NAMED_AT_MOST)
+    listed = some([f"{name} ({reason})" for name, reason in sorted(unreadable.items())], _NAMED_AT_MOST)
     total = readable + len(unreadable)
     if not readable:
         raise UserError(f"none of the {total} images in {folder} can be read: {listed}")
@@ -112,9 +156,9 @@ def _tell(folder: Path, readable: int, unreadable: Mapping[str, str]) -> None:
         log.warning("%d of %d images in %s cannot be read and are left out: %s", len(unreadable), total, folder, listed)
 
 
-def _read(path: Path, mode: Mode) -> Any:
+def _read(path: Path, mode: Mode, reading: Reading) -> Any:
     try:
-        return read_image(path, mode)
+        return read_image(path, mode, reading)
     except ValueError as error:
         raise UnreadableImageError(f"{path}: {error}") from error
     except OSError as error:
@@ -159,69 +203,5 @@ def _match(folder: Path, names: Sequence[str], suffixes: tuple[str, ...], column
             raise UserError(f"columns.{column}: {' and '.join(candidates)} in {folder} both belong to {name}")
         matched[name] = folder / (name if name in candidates else candidates[0])
     if missing:
-        raise UserError(f"columns.{column}={str(folder)!r}: no file for {len(missing)} images: {_some(missing)}")
+        raise UserError(f"columns.{column}={str(folder)!r}: no file for {len(missing)} images: {some(missing)}")
     return matched
-
-
-def _read_table(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
-    """Column name -> one value for each of ``names``."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            header, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"table={str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
-    if "file" not in header:
-        raise UserError(f"table={str(path)!r}: no column 'file', only {', '.join(header) or 'an empty first line'}")
-    by_name = {row["file"]: row for row in rows}
-    if len(by_name) < len(rows):
-        twice = sorted({row["file"] for row in rows if by_name[row["file"]] is not row})
-        raise UserError(f"table={str(path)!r}: more than one row for {_some(twice)}")
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise UserError(f"table={str(path)!r}: no row for {len(missing)} images: {_some(missing)}")
-    columns = {}
-    for column in header:
-        if column != "file":
-            cells = [by_name[name][column] or "" for name in names]
-            columns["weights" if column == "weight" else column] = _parse(path, column, cells, names)
-    return columns
-
-
-def _parse(path: Path, column: str, cells: list[str], names: Sequence[str]) -> list[Any]:
-    """The cells of one column as int, float or str, by the rule that the column's name gives."""
-    kinds: dict[str, tuple[Callable[[str], Any], ...]] = {"text": (str,), "label": (int,), "weight": (_weight,)}
-    kinds["weights"] = kinds["weight"]
-    for kind in kinds.get(column, (int, _finite, str)):
-        values = [_try(kind, cell) for cell in cells]
-        if None not in values:
-            return values
-    number = values.index(None)
-    expected = "a whole number" if column == "label" else "a number >= 0"
-    raise UserError(f"table={str(path)!r}: {column} of {names[number]} is {cells[number]!r}, expected {expected}")
-
-
-def _try(kind: Callable[[str], Any], cell: str) -> Any:
-    try:
-        return kind(cell)
-    except ValueError:
-        return None
-
-
-def _finite(cell: str) -> float:
-    value = float(cell)
-    if not math.isfinite(value):
-        raise ValueError(cell)
-    return value
-
-
-def _weight(cell: str) -> float:
-    value = _finite(cell)
-    if value < 0:
-        raise ValueError(cell)
-    return value
-
-
-def _some(names: Sequence[str], number: int = 5) -> str:
-    rest = len(names) - number
-    return ", ".join(names[:number]) + (f" and {rest} more" if rest > 0 else "")

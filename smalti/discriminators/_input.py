@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from smalti.nn.sizes import check_classes
+
 
 def check_images(images: Tensor, channels: int, *, smallest: int = 1, exactly: tuple[int, int] | None = None) -> None:
     """Refuses images that are not (B, ``channels``, H, W) of at least ``smallest`` pixels, or not ``exactly`` H x W.
@@ -32,3 +34,4 @@ def check_labels(images: Tensor, labels: Tensor | None, num_classes: int) -> Non
         raise ValueError("a condition was given: this discriminator has num_classes=0")
     if tuple(labels.shape) != (images.shape[0],) or labels.is_floating_point():
         raise ValueError(f"condition has shape {tuple(labels.shape)}: expected whole numbers ({images.shape[0]},)")
+    check_classes(labels, num_classes)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from smalti.data._labels import with_classes
 from smalti.data.loader import BatchLoader, evaluation_batches
 from smalti.engine.columns import asked_columns, condition_of, require_columns
 from smalti.engine.fine_tuning import apply_start
@@ -60,12 +61,13 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
     discriminator = getattr(phases.get("discriminator"), "network", None)
     asked = asked_columns(recipe, model, discriminator)
     require_columns(asked, data.source, "data.source")
+    classes = max(getattr(network, "num_classes", 0) for network in (model, discriminator))
     return Trainer(
         phases=phases,
         model=model,
         loader=partial(
             BatchLoader,
-            data.source,
+            with_classes(data.source, classes, "data.source"),
             data.transform,
             batch_size=data.batch_size,
             seed=settings.seed,
@@ -75,14 +77,14 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
         settings=settings,
         out=out,
         cycle=recipe.cycle,
-        validation=_validation(recipe, model, discriminator, asked),
+        validation=_validation(recipe, model, discriminator, asked, classes),
         recipe=recipe.plain(),
         quiet=quiet,
     )
 
 
 def _validation(
-    recipe: Recipe, model: nn.Module, discriminator: nn.Module | None, asked: dict[str, str]
+    recipe: Recipe, model: nn.Module, discriminator: nn.Module | None, asked: dict[str, str], classes: int
 ) -> Validation | None:
     spec = recipe.specs.get("validation")
     if spec is None:
@@ -91,9 +93,10 @@ def _validation(
     data = section.data
     names = tuple(getattr(data.source, "names", ()))  # a source from elsewhere need not name its items
     require_columns(asked, data.source, "validation.data.source")
+    source = with_classes(data.source, classes, "validation.data.source")
 
     def batches() -> Iterator[Batch]:
-        return evaluation_batches(data.source, data.transform, data.batch_size, rank(), world_size())
+        return evaluation_batches(source, data.transform, data.batch_size, rank(), world_size())
 
     def measure(trained: nn.Module) -> Mapping[str, Any]:
         from smalti.metrics.evaluation import examine

@@ -10,6 +10,7 @@ from smalti.data import ImageSource
 from smalti.data.digits import Digits
 from smalti.data.transforms import Transform
 from smalti.metrics._set_metric import SetMetric, images_of
+from smalti.registry import UserError
 
 
 def histogram_entropy(counts: Tensor) -> Tensor:
@@ -45,6 +46,8 @@ class DigitCoverage(SetMetric):
         images, labels = images_of(self.reference or Digits("train"), Transform())
         if labels is None:
             raise ValueError("reference: expected a source with a column 'label'")
+        if labels.is_floating_point() or int(labels.min()) < 0:
+            raise UserError(f"reference: label {labels.min().item():g}: expected whole numbers >= 0")
         images, labels = images.to(made.device), labels.to(made.device)
         pixels = F.adaptive_avg_pool2d(made.mean(dim=1, keepdim=True), (images.shape[-2], images.shape[-1]))
         distances = torch.cdist(pixels.flatten(1), images.mean(dim=1).flatten(1))

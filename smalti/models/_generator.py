@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.models._saved import SavedModel
+from smalti.nn.sizes import check_classes
 from smalti.outputs import Batch, GeneratorOutput
 from smalti.registry import UserError
 
@@ -67,6 +68,8 @@ class Generator(SavedModel, library_name="smalti", tags=["image-generator"]):
             truncation: below 1, variety is given for quality; of noise only.
         """
         if noise.ndim == 3:
+            if labels is not None:
+                check_classes(labels, self.num_classes)
             return self.synthesize(noise, labels)
         output: GeneratorOutput = self(noise, labels, truncation)
         return output.images
@@ -90,6 +93,8 @@ class Generator(SavedModel, library_name="smalti", tags=["image-generator"]):
             raise ValueError(f"labels are {given}: this generator has num_classes={self.num_classes}")
         if labels is not None and tuple(labels.shape) != (noise.shape[0],):
             raise ValueError(f"labels have shape {tuple(labels.shape)}: expected ({noise.shape[0]},)")
+        if labels is not None:
+            check_classes(labels, self.num_classes)
 
 
 def truncated(noise: Tensor, truncation: float) -> Tensor:

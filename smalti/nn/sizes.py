@@ -2,7 +2,11 @@
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
+from torch import Tensor
+
+from smalti.registry import UserError
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -30,3 +34,23 @@ def power_of_two(size: int, least: int = 4, most: int = 1024) -> int:
     if not least <= size <= most or size & (size - 1):
         raise ValueError(f"image_size={size!r}: expected a power of two between {least} and {most}")
     return size.bit_length() - 1
+
+
+def check_classes(labels: Tensor, num_classes: int) -> None:
+    """Refuses labels (B,) that are no whole numbers from 0 to ``num_classes`` - 1.
+
+    Their values are looked at on a CPU; on a device one would have to wait for them.
+
+    >>> check_classes(torch.tensor([0, 1]), 2)
+
+    Raises:
+        UserError: naming the first that is none.
+    """
+    expected = f"expected whole numbers from 0 to {num_classes - 1}"
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise UserError(f"labels are {labels.dtype}: {expected}")
+    if labels.device.type != "cpu":
+        return
+    outside = labels[(labels < 0) | (labels >= num_classes)]
+    if outside.numel():
+        raise UserError(f"label {int(outside[0])}: {expected}")
