@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from smalti.data import ImageSource
+    from smalti.data._decoding import Reading
     from smalti.models._generator import Generator
     from smalti.models.autoencoder import Autoencoder
     from smalti.outputs import Batch
@@ -39,8 +40,13 @@ def open_model(path: str, device: str, trust_code: bool = False) -> "Autoencoder
     return model
 
 
-def images_for(model: "Autoencoder", folder: "Path") -> "ImageSource":
+def images_for(model: "Autoencoder", folder: "Path", reading: "Reading") -> "ImageSource":
     """The images of a folder, read with as many channels as the model takes: grey, colour or with alpha.
+
+    Args:
+        model: whose images they will be.
+        folder: where they are.
+        reading: how their files are read.
 
     Raises:
         UserError: if image files have no such number of channels, or there is no image.
@@ -49,7 +55,13 @@ def images_for(model: "Autoencoder", folder: "Path") -> "ImageSource":
 
     if model.image_channels not in (1, 3, 4):
         raise UserError(f"the model takes images of {model.image_channels} channels: expected 1, 3 or 4 for files")
-    return ImageFolder(str(folder), image_channels=model.image_channels)  # type: ignore[arg-type]
+    return ImageFolder(
+        str(folder),
+        image_channels=model.image_channels,  # type: ignore[arg-type]
+        max_pixels=reading.max_pixels,
+        value_range=reading.value_range,
+        background=reading.background,
+    )
 
 
 def fitting(batches: "Iterable[Batch]", source: "ImageSource", factor: int) -> "Iterator[Batch]":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
 from smalti.cli._model import Device, ModelPath, TrustCode, fitting, images_for, open_model
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def encode(
     ] = None,
     latents: Annotated[bool, typer.Option("--latents", help="Write latents even if the model has tokens.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are encoded together.")] = 8,
+    max_pixels: MaxPixels = None,
+    value_range: ValueRange = "full",
+    background: Background = "drop",
     device: Device = "auto",
     trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
@@ -43,7 +47,7 @@ def encode(
 
     refuse_existing(out, force)
     tokenizer = open_model(model, device, trust_code)
-    source = images_for(tokenizer, data)
+    source = images_for(tokenizer, data, reading_of(max_pixels, value_range, background))
     transform = Transform(size=size, crop="adm_center") if size else Transform()
     arrays = encoded(tokenizer, source, transform, latents=latents, batch_size=batch_size)
     typer.echo(f"{write_npz(out, arrays)} images -> {out}")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
 from smalti.cli._model import Device, ModelPath, TrustCode, images_for, open_model
 from smalti.cli._table import print_rows
 from smalti.writing import to_json
@@ -21,6 +22,9 @@ def evaluate(
         int | None, typer.Option(min=1, help="Resize to cover SIZE pixels and take the middle; else as they are.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are measured together.")] = 8,
+    max_pixels: MaxPixels = None,
+    value_range: ValueRange = "full",
+    background: Background = "drop",
     device: Device = "auto",
     trust_code: TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with a row for each image.")] = False,
@@ -39,7 +43,7 @@ def evaluate(
 
     chosen = {name: resolve(name, Metric)() for name in metrics.replace(" ", "").split(",")}
     tokenizer = open_model(model, device, trust_code)
-    source = images_for(tokenizer, data)
+    source = images_for(tokenizer, data, reading_of(max_pixels, value_range, background))
     transform = Transform(size=size, crop="adm_center") if size else Transform()
     began = time.perf_counter()
     found = examine(tokenizer, evaluation_batches(source, transform, batch_size), chosen, names=source.names)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
 from smalti.cli._model import Device, TrustCode, fitting, images_for, open_model
 from smalti.writing import to_json
 
@@ -20,6 +21,9 @@ def latent_stats(
     batches: Annotated[int | None, typer.Option(min=1, help="Measure no more batches.", show_default=False)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are encoded together.")] = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and leave the model's file alone.")] = False,
+    max_pixels: MaxPixels = None,
+    value_range: ValueRange = "full",
+    background: Background = "drop",
     device: Device = "auto",
     trust_code: TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
@@ -44,7 +48,7 @@ def latent_stats(
             raise UserError(f"{model}: no model of smalti, which could hold them; `smalti convert` makes one of it")
         read_config(folder / CONFIG, trust_code=trust_code)
     network = open_model(str(model), device, trust_code)
-    source = images_for(network, data)
+    source = images_for(network, data, reading_of(max_pixels, value_range, background))
     transform = Transform(size=size, crop="adm_center") if size else Transform()
     found = latent_statistics(
         network, islice(fitting(evaluation_batches(source, transform, batch_size), source, network.factor), batches)

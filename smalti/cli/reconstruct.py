@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
 from smalti.cli._model import Device, ModelPath, TrustCode, open_model
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from smalti.data._decoding import Reading
 
 
 def reconstruct(
@@ -18,6 +21,9 @@ def reconstruct(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images of any size.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.", show_default=False)],
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Put the original left of it.")] = False,
+    max_pixels: MaxPixels = None,
+    value_range: ValueRange = "full",
+    background: Background = "drop",
     device: Device = "auto",
     trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace pictures that exist.")] = False,
@@ -40,23 +46,24 @@ def reconstruct(
         if targets.count(target) > 1:
             raise UserError(f"{target}: two images would be written to it; reconstruct them one after the other")
         refuse_existing(target, force)
+    reading = reading_of(max_pixels, value_range, background)
     tokenizer = open_model(model, device, trust_code)
     place = next(tokenizer.parameters()).device
     for image, target in zip(images, targets, strict=True):
-        original = open_image(image, tokenizer.image_channels).to(place)
+        original = open_image(image, tokenizer.image_channels, reading).to(place)
         with torch.inference_mode():
             made = tokenizer.reconstruct(original)
         save_grid(target, beside(original, made) if side_by_side else made, columns=1)
         typer.echo(f"{target}  PSNR {float(psnr(made, original)):.2f} dB")
 
 
-def open_image(path: Path, channels: int) -> "Tensor":
+def open_image(path: Path, channels: int, reading: "Reading | None" = None) -> "Tensor":
     """An image file as a tensor with shape (1, C, H, W) in [-1, 1].
 
     Raises:
         UserError: if it cannot be read as an image.
     """
-    from smalti.data._decoding import read_image
+    from smalti.data._decoding import Reading, gap, read_image
     from smalti.data.loader import to_device
     from smalti.data.transforms import Transform
 
@@ -64,9 +71,12 @@ def open_image(path: Path, channels: int) -> "Tensor":
     if channels not in modes:
         raise UserError(f"the model takes images of {channels} channels: expected 1, 3 or 4 for image files")
     try:
-        picture = read_image(path, modes[channels])  # type: ignore[arg-type]
+        picture = read_image(path, modes[channels], reading)  # type: ignore[arg-type]
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+    said = gap([path], reading or Reading())
+    if said is not None:
+        typer.echo(f"{path}: {said}", err=True)
     pixels = Transform()({"image": picture}, random.Random(0))["image"]
     image: Tensor = to_device({"image": pixels[None]}, "cpu")["image"]
     return image

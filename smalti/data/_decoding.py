@@ -17,11 +17,11 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -39,7 +39,7 @@ _BACKGROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 _LOOKED_AT = 16
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xae\x42\x60\x82"}
-_CONTAINERS = {"ICO", "ICNS"}  # what is in them may be larger than their header says
+_CONTAINERS = (b"\0\0\1\0", b"\0\0\2\0", b"icns")  # of icons: decoded as they are opened, larger than they say
 _PILLOW = RLock()
 
 
@@ -105,6 +105,8 @@ def read_image(path: Path, mode: Mode, reading: Reading | None = None) -> Image.
         OSError: if the file system fails.
     """
     reading = reading or Reading()
+    if mode == "RGBA" and reading.colour is not None:
+        raise ValueError(f"background={reading.background!r}: expected 'drop' where alpha is kept")
     with _prepared(reading):
         try:
             return _decoded(path, mode, reading)
@@ -123,11 +125,21 @@ def survey(files: Sequence[tuple[str, Path]], verify: Verify, reading: Reading) 
     return Survey(defects, [name for (name, _), (_, deep) in zip(looked_at, found, strict=True) if deep])
 
 
-def largest_value(files: Sequence[Path], reading: Reading) -> tuple[int, int] | None:
-    """The largest value in some deep images, and the largest that their type could hold; None if none can be read."""
+def gap(files: Sequence[Path], reading: Reading) -> str | None:
+    """What to say where the largest value in deep images is under a quarter of what their type holds; None elsewhere.
+
+    Where a range was stated, and of files with 8 bits, there is nothing to say.
+    """
+    if reading.value_range != "full" or not files:
+        return None
     with _prepared(reading), ThreadPoolExecutor(8) as pool:
         found = [values for values in pool.map(lambda path: _largest(path, reading), files) if values]
-    return max(found, key=lambda values: values[0] / values[1], default=None)
+    largest, most = max(found, key=lambda values: values[0] / values[1], default=(1, 1))
+    if not 0 < largest * 4 < most:
+        return None
+    levels = int(np.floor(largest * 255.0 / most + 0.5)) + 1
+    wanted = max(2 ** largest.bit_length() - 1, 1)
+    return f"values up to {largest} of {most} become {levels} of 256 levels; value_range: {wanted} would use all"
 
 
 def spread(files: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
@@ -161,18 +173,23 @@ def _pillow_allows(pixels: int) -> Iterator[None]:
 
 
 def _decoded(path: Path, mode: Mode, reading: Reading) -> Image.Image:
-    with Image.open(path) as image:
-        _check_size(image, reading)
+    with path.open("rb") as file, _opened(file, reading) as image:
         if is_deep(image):
             made = _shallow(path, image, reading)
-        elif image.format in _CONTAINERS:
-            with _pillow_allows(reading.max_pixels):
-                image.load()
-            made = ImageOps.exif_transpose(image)
         else:
             image.load()
             made = ImageOps.exif_transpose(image)
     return _convert(made, mode, reading)
+
+
+@contextmanager
+def _opened(file: BinaryIO, reading: Reading) -> Iterator[Image.Image]:
+    """An image of allowed size, of which no more than the header was looked at."""
+    bound = _pillow_allows(reading.max_pixels) if file.read(4) in _CONTAINERS else nullcontext()
+    file.seek(0)
+    with bound, Image.open(file) as image:
+        _check_size(image, reading)
+        yield image
 
 
 def _check_size(image: Image.Image, reading: Reading) -> None:
@@ -224,11 +241,10 @@ def _look(path: Path, verify: Verify, reading: Reading) -> tuple[str | None, boo
     deep = False
     try:
         with path.open("rb") as file:
-            with Image.open(file) as image:
+            with _opened(file, reading) as image:
                 deep = is_deep(image)
                 if verify == "none":
                     return None, deep
-                _check_size(image, reading)
                 end = _ENDS.get(image.format or "", b"")
                 doubtful = image.mode in {"I", "F"}
             file.seek(-len(end), os.SEEK_END)
@@ -242,9 +258,8 @@ def _look(path: Path, verify: Verify, reading: Reading) -> tuple[str | None, boo
 
 def _largest(path: Path, reading: Reading) -> tuple[int, int] | None:
     try:
-        with Image.open(path) as image:
-            _check_size(image, reading)
-            if image.mode == "F":
+        with path.open("rb") as file, _opened(file, reading) as image:
+            if image.mode == "F" or not is_deep(image):
                 return None
             most = type_maximum(image)
             values, _ = samples(path, image)
@@ -268,19 +283,3 @@ def _reason(error: BaseException, reading: Reading) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"{str(error).partition(' exceeds')[0]}: {_allowed(reading)}"
     return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
-def gap(found: tuple[int, int] | None) -> str | None:
-    """What to say where the largest value is under a quarter of what its type holds; None where it is not.
-
-    >>> gap((4095, 65535))
-    'values up to 4095 of 65535 become 17 of 256 levels; value_range: 4095 would use all'
-    >>> gap((40000, 65535)) is None
-    True
-    """
-    if found is None or found[0] * 4 >= found[1]:
-        return None
-    largest, most = found
-    levels = int(np.floor(largest * 255.0 / most + 0.5)) + 1
-    wanted = 2 ** largest.bit_length() - 1
-    return f"values up to {largest} of {most} become {levels} of 256 levels; value_range: {wanted} would use all"

@@ -16,7 +16,6 @@ from smalti.data._decoding import (
     ValueRange,
     Verify,
     gap,
-    largest_value,
     read_image,
     spread,
     survey,
@@ -136,10 +135,10 @@ class ImageFolder(ImageSource):
 
     def _tell_gap(self, deep: Sequence[str]) -> None:
         """One line in the log where images of 16 bits use less than a quarter of them."""
-        if self._reading.value_range != "full" or not deep or rank() != 0:
+        if rank() != 0:
             return
         looked_at = [path for _, path in spread([(name, self.folder / name) for name in deep])]
-        said = gap(largest_value(looked_at, self._reading))
+        said = gap(looked_at, self._reading)
         if said is not None:
             log.warning("images in %s have 16 bits: in %d that were looked at, %s", self.folder, len(looked_at), said)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -45,3 +46,38 @@ def test_two_images_of_one_name_are_refused(smalti_cli: Verb, trained: Path, pho
     result = smalti_cli("reconstruct", trained, photos / "a.png", photos / "x" / "a.jpg", "--out", tmp_path)
     assert result.exit_code == 2
     assert "two images" in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["reconstruct", "evaluate", "encode", "latent-stats"])
+def test_every_verb_reads_files_by_the_same_options(smalti_cli: Verb, trained: Path, tmp_path: Path, verb: str) -> None:
+    (tmp_path / "in").mkdir()
+    seen_through = tmp_path / "in" / "a.png"
+    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(seen_through)
+    ends = {
+        "reconstruct": ["reconstruct", trained, seen_through, "--out", tmp_path / "out", "--force"],
+        "evaluate": ["evaluate", trained, "--data", tmp_path / "in", "--metrics", "psnr", "--json"],
+        "encode": ["encode", trained, "--data", tmp_path / "in", "--out", tmp_path / "a.npz", "--force"],
+        "latent-stats": ["latent-stats", trained, "--data", tmp_path / "in", "--dry-run", "--json"],
+    }
+    large = smalti_cli(*ends[verb], "--max-pixels", 255)
+    assert large.exit_code == 2
+    assert "16 x 16 pixels: max_pixels allows 0.000255 megapixels" in large.output
+    for option, value in (("--value-range", "half"), ("--background", "grey")):
+        wrong = smalti_cli(*ends[verb], option, value)
+        assert wrong.exit_code == 2
+        assert f"{option}" in wrong.output
+        assert "expected" in wrong.output
+    assert smalti_cli(*ends[verb], "--background", "white").exit_code == 0
+
+
+def test_a_background_and_a_range_are_what_is_reconstructed(smalti_cli: Verb, trained: Path, tmp_path: Path) -> None:
+    Image.new("RGBA", (16, 16), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    Image.new("RGB", (16, 16), "white").save(tmp_path / "white.png")
+    Image.fromarray(np.full((16, 16), 4095, dtype=np.uint16)).save(tmp_path / "deep.png")
+    options = ["--out", tmp_path / "out", "--background", "white", "--value-range", 4095]
+    names = ("a", "white", "deep")
+    assert smalti_cli("reconstruct", trained, *(tmp_path / f"{n}.png" for n in names), *options).exit_code == 0
+    made = [(tmp_path / "out" / f"{name}.png").read_bytes() for name in names]
+    assert made[0] == made[1] == made[2]
+    told = smalti_cli("reconstruct", trained, tmp_path / "deep.png", "--out", tmp_path / "dark")
+    assert "value_range: 4095 would use all" in told.stderr
