@@ -72,8 +72,9 @@ def slope_penalty(
         measure: (gradient, dims) -> values, the length of the gradient taken over ``dims``.
         discriminator: images -> ``DiscriminatorOutput``.
         images: with shape (B, ...).
-        mask: (B,), (B, 1, H, W), or the shape of the images; where the penalty acts. With ``sample`` it multiplies the
-            gradient, and the values are divided by its mean; with ``pixel`` it weighs the pixels.
+        mask: (B,), (B, 1, H, W), or the shape of the images; where the penalty acts; its mean divides the values. With
+            ``sample`` it multiplies the gradient. With ``pixel`` it weighs the pixels, each by its largest channel,
+            and the share of the others in that multiplies the gradient: a channel at 0 takes no part.
         norm: ``sample``: one length for each image, values (B,); ``pixel``: one for each pixel, values (B, H, W).
         reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
 
@@ -83,15 +84,16 @@ def slope_penalty(
     check_choice("norm", norm, Norm)
     check_reduction(reduction, "weighted_mean", False)
     gradient = image_gradient(discriminator, images)
-    if norm == "pixel":
-        values = measure(gradient, (1,))
-        weight = None if mask is None else broadcast_weight(mask, values[:, None])[:, 0]
-        return reduce(values, weight, reduction=reduction)
-    dims = tuple(range(1, gradient.ndim))
+    dims = (1,) if norm == "pixel" else tuple(range(1, gradient.ndim))
     if mask is None:
         return reduce(measure(gradient, dims), reduction=reduction)
-    mask = broadcast_weight(mask, gradient)
-    return reduce(measure(gradient * mask, dims) / (mask.mean() + EMPTY_MASK_EPS), reduction=reduction)
+    mask = broadcast_weight(mask, gradient, name="mask")
+    if norm == "sample":
+        return reduce(measure(gradient * mask, dims) / (mask.mean() + EMPTY_MASK_EPS), reduction=reduction)
+    largest = mask.amax(dim=1, keepdim=True)
+    values = measure(gradient * torch.where(largest > 0.0, mask / largest, 1.0), dims) * largest[:, 0]
+    # the mean of the mask and not of its largest channels, so that masks that take channels out scale as in `sample`
+    return reduce(values / (mask.mean() + EMPTY_MASK_EPS) if reduction == "mean" else values, reduction=reduction)
 
 
 def interpolate(real: Tensor, fake: Tensor, epsilon: Tensor | None = None) -> Tensor:

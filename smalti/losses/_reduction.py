@@ -74,12 +74,13 @@ def reduce(
     return values.sum() / (weight.expand_as(values).sum() + EMPTY_MASK_EPS)
 
 
-def broadcast_weight(weight: Tensor, values: Tensor) -> Tensor:
+def broadcast_weight(weight: Tensor, values: Tensor, name: str = "weight") -> Tensor:
     """``weight`` in the dtype of ``values`` and with as many axes, ready to be multiplied with them.
 
     Args:
         weight: one per sample (B,) or (B, 1, ..., 1), one per position (B, 1, H, W), or one per element (B, C, H, W).
         values: with shape (B, C, H, W), or with any other number of axes of which the first is the batch.
+        name: of the weight, for the message.
 
     Raises:
         ValueError: for any other shape; broadcasting a (1, C, H, W) or (H, W) map by accident is the usual mistake.
@@ -91,7 +92,7 @@ def broadcast_weight(weight: Tensor, values: Tensor) -> Tensor:
     allowed = [(batch,), per_sample, (batch, 1, *values.shape[2:]), tuple(values.shape)]
     if tuple(weight.shape) not in allowed:
         shapes = " or ".join(str(shape) for shape in dict.fromkeys(allowed))
-        raise ValueError(f"weight with shape {tuple(weight.shape)}: expected shape {shapes}")
+        raise ValueError(f"{name} with shape {tuple(weight.shape)}: expected shape {shapes}")
     return weight.to(values.dtype)
 
 

@@ -52,5 +52,5 @@ class R1(SlopePenalty):
     """
 
     def forward(self, discriminator: Critic, real: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The penalty at ``real`` with shape (B, ...), where ``mask`` (B,) or (B, 1, H, W) lets it act."""
+        """The penalty at ``real`` (B, ...), where ``mask`` (B,), (B, 1, H, W) or (B, ...) lets it act."""
         return r1(discriminator, real, mask, norm=self.norm, reduction=self.reduction)

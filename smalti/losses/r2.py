@@ -39,5 +39,5 @@ class R2(SlopePenalty):
     """
 
     def forward(self, discriminator: Critic, fake: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The penalty at ``fake`` with shape (B, ...), where ``mask`` (B,) or (B, 1, H, W) lets it act."""
+        """The penalty at ``fake`` (B, ...), where ``mask`` (B,), (B, 1, H, W) or (B, ...) lets it act."""
         return r2(discriminator, fake, mask, norm=self.norm, reduction=self.reduction)

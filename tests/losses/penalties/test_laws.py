@@ -160,6 +160,79 @@ def test_a_mask_says_where_a_penalty_acts():
     torch.testing.assert_close(r1(critic, real, left, norm="pixel"), each[..., :4].mean())
 
 
+MASKED = {
+    "gradient_penalty": lambda critic, x, mask, **o: gradient_penalty(critic, x, 0.5 * x, HALF, mask, **o),
+    "lipschitz_penalty": lambda critic, x, mask, **o: lipschitz_penalty(critic, 99.0 * x, x, HALF, mask, **o),
+    "zero_centered_penalty": lambda critic, x, mask, **o: zero_centered_penalty(critic, x, 0.5 * x, HALF, mask, **o),
+    "r1": r1,
+    "r2": r2,
+    "GradientPenalty": lambda critic, x, mask, **o: GradientPenalty(**o)(critic, x, 0.5 * x, HALF, mask),
+    "R1": lambda critic, x, mask, **o: R1(**o)(critic, x, mask),
+}
+HALF = torch.full((3,), 0.5)
+every_masked = pytest.mark.parametrize("name", MASKED)
+
+
+@every_masked
+@pytest.mark.parametrize("norm", ["sample", "pixel"])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum", "batch_sum"])
+def test_a_mask_may_have_the_shape_of_the_images(name, norm, reduction):
+    critic, (real, _) = Critic(), images()
+    options = {"norm": norm, "reduction": reduction}
+    soft = torch.rand(3, 1, 8, 8) * (torch.rand(3, 1, 8, 8) > 0.3)
+    for mask in (soft, soft > 0.5, torch.rand(3)):
+        whole = mask.reshape(*mask.shape, *[1] * (4 - mask.ndim)).expand_as(real)
+        torch.testing.assert_close(
+            MASKED[name](critic, real, whole, **options), MASKED[name](critic, real, mask, **options)
+        )
+
+
+@pytest.mark.parametrize("norm", ["sample", "pixel"])
+def test_a_channel_outside_the_mask_takes_no_part(norm):
+    critic, (real, _) = Critic(), images()
+    mask = torch.ones_like(real)
+    mask[:, 1] = 0.0
+
+    def blind(x):
+        return critic(torch.stack([x[:, 0], real[:, 1], x[:, 2]], dim=1))
+
+    # two of three channels are left: both values are divided by 2 / 3
+    torch.testing.assert_close(r1(critic, real, mask, norm=norm), r1(blind, real, norm=norm) * 1.5)
+
+
+@every_masked
+@pytest.mark.parametrize("channels", ["equal", "each its own"])
+def test_masked_gradients_are_those_of_the_masked_slope(name, channels):
+    """MMagic's form: the mean over all pixels of the slope times the mask, divided by the mean of the mask."""
+    critic, (real, _) = Critic().double(), images().double()
+    critic.conv.weight.data.mul_(100.0)  # slopes on both sides of 1
+    mask = (torch.rand(3, 1 if channels == "equal" else 3, 8, 8) > 0.4).double().expand(3, 3, 8, 8)
+    outside = (1.0 - mask.amax(dim=1)).mean() / mask.mean()
+    form, at, constant = {
+        "gradient_penalty": (lambda length: (length - 1.0).square(), 0.75, outside),
+        "lipschitz_penalty": (lambda length: F.relu(length - 1.0).square(), 50.0, 0.0),
+    }.get(name.lower().replace("gradientpenalty", "gradient_penalty"), (torch.square, 1.0, 0.0))
+    at = 0.75 if name == "zero_centered_penalty" else at
+    x = (at * real).requires_grad_()
+    (slope,) = torch.autograd.grad(critic(x).logits.sum(), x, create_graph=True)
+    theirs = form(torch.linalg.vector_norm(slope * mask, dim=1)).mean() / mask.mean()
+    ours = MASKED[name](critic, real, mask, norm="pixel")
+    assert ours > 0.0
+    torch.testing.assert_close(ours + constant, theirs)
+    weights = [critic.conv.weight]
+    for one, other in zip(torch.autograd.grad(ours, weights), torch.autograd.grad(theirs, weights), strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.isfinite().all()
+
+
+def test_a_mask_of_another_shape_is_refused_by_name():
+    critic, (real, fake) = Critic(), images()
+    for norm in ("sample", "pixel"):
+        for shape in ((8, 8), (1, 3, 8, 8), (3, 2, 8, 8), (4,)):
+            with pytest.raises(ValueError, match="mask with shape"):
+                gradient_penalty(critic, real, fake, mask=torch.ones(shape), norm=norm)
+
+
 def test_approximate_r1_is_r1_for_small_steps():
     torch.manual_seed(3)
     critic = Critic().double()
