@@ -14,10 +14,15 @@ from smalti.writing import whole
 def to_uint8(images: Tensor) -> Tensor:
     """Images in [-1, 1] as the nearest of 256 levels, clamped, uint8 with the same shape.
 
+    Raises:
+        ValueError: for whole numbers, which are no images in [-1, 1].
+
     Example:
         >>> to_uint8(torch.tensor([-2.0, -1.0, 0.0, 1.0]))
         tensor([  0,   0, 128, 255], dtype=torch.uint8)
     """
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}: expected floating images in [-1, 1]")
     return ((images.detach().float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
 
 

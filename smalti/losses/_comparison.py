@@ -3,15 +3,12 @@
 from abc import abstractmethod
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from smalti.losses import Reduction
+from smalti.losses._range import Range, check_images
 from smalti.losses._reduction import Weighting
 from smalti.losses._weighted import WeightedLoss
-
-# Share of the range by which a target may leave it: resampling overshoots by rounding, [0, 255] by a factor of 100.
-RANGE_TOLERANCE = 0.05
 
 
 class ComparisonLoss(WeightedLoss):
@@ -30,7 +27,7 @@ class ComparisonLoss(WeightedLoss):
         per_sample: whether the mean is taken of each sample first.
     """
 
-    input_range: ClassVar[tuple[float, float] | None] = None
+    input_range: ClassVar[Range | None] = None
 
     def __init__(
         self,
@@ -51,32 +48,11 @@ class ComparisonLoss(WeightedLoss):
 
         ``weight`` is (B,), (B, 1, 1, 1), and for losses per element also (B, 1, H, W) or (B, C, H, W).
         """
-        if self.input_range is not None and (target.device.type == "cpu" or not self._range_seen):
-            check_range("target", target, self.input_range)
-            self._range_seen = True
+        self.check(prediction, target)
         return self.reduced(self.unreduced(prediction, target), weight)
 
-
-def check_range(name: str, images: Tensor, allowed: tuple[float, float]) -> None:
-    """Raises ValueError for integer images, or values outside ``allowed``; 5 % of the range is forgiven.
-
-    Args:
-        name: of the input, for the message.
-        images: with shape (B, C, H, W); on the meta device only their type is looked at.
-        allowed: least and greatest value.
-
-    Example:
-        >>> check_range("target", torch.full((1, 3, 2, 2), 255.0), (-1.0, 1.0))
-        Traceback (most recent call last):
-        ...
-        ValueError: target has values from 255 to 255: expected images in [-1, 1]
-    """
-    low, high = allowed
-    if not images.is_floating_point():
-        raise ValueError(f"{name} is {images.dtype}: expected floating images in [{low:g}, {high:g}]")
-    if images.is_meta or images.numel() == 0 or torch.compiler.is_compiling():
-        return
-    least, most = (value.item() for value in images.detach().aminmax())
-    slack = RANGE_TOLERANCE * (high - low)
-    if least < low - slack or most > high + slack:
-        raise ValueError(f"{name} has values from {least:.3g} to {most:.3g}: expected images in [{low:g}, {high:g}]")
+    def check(self, prediction: Tensor, target: Tensor) -> None:
+        """Raises ValueError if the images, with shape (B, C, H, W), are not in ``input_range``."""
+        if self.input_range is not None and (target.device.type == "cpu" or not self._range_seen):
+            check_images(prediction, target, self.input_range)
+            self._range_seen = True

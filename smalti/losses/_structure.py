@@ -6,9 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.losses._reduction import check_choice
+from smalti.losses._range import Range, clamped, floating
+from smalti.losses._reduction import check_choice, check_same_shape
 
 Border = Literal["reflect", "valid"]
+
+
+def unit_images(prediction: Tensor, target: Tensor, allowed: Range, clamp: bool) -> tuple[Tensor, Tensor]:
+    """Both, with shape (B, C, H, W), mapped from the range to [0, 1], if asked clamped first, in at least float32."""
+    check_same_shape(prediction, target)
+    low, high = allowed
+    images = [floating(prediction), floating(target)]
+    x, y = ((clamped(of, allowed) if clamp else of) for of in images)
+    return (x - low) / (high - low), (y - low) / (high - low)
 
 
 def similarity_maps(

@@ -8,6 +8,7 @@ from smalti.extractors.arcface import ArcFace as Network
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
 from smalti.losses._features import deepest
+from smalti.losses._range import SIGNED, check_images
 from smalti.losses._reduction import Weighting, at_least_float32, reduce
 
 
@@ -33,12 +34,19 @@ def face_id(
         per_sample: whether the mean is taken of each sample first, which it is anyway.
 
     Raises:
-        ValueError: for unequal shapes, images the network cannot take, or a weight that does not fit.
+        ValueError: for unequal shapes, a target outside [-1, 1], images the network cannot take, or a weight that does
+            not fit.
     """
+    check_images(prediction, target, SIGNED)
+    values = _distances(prediction, target, extractor)
+    return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
+
+
+def _distances(prediction: Tensor, target: Tensor, extractor: Extractor) -> Tensor:
+    """The distance of each sample, (B, 3, H, W) to shape (B, 1, 1, 1), unchecked."""
     feature, goal = deepest(prediction, target, extractor)
     cosines = F.cosine_similarity(at_least_float32(feature).flatten(1), at_least_float32(goal).flatten(1))
-    values = (1.0 - cosines).reshape(-1, 1, 1, 1)
-    return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
+    return (1.0 - cosines).reshape(-1, 1, 1, 1)
 
 
 class FaceId(ComparisonLoss):
@@ -59,7 +67,7 @@ class FaceId(ComparisonLoss):
         True
     """
 
-    input_range = (-1.0, 1.0)
+    input_range = SIGNED
 
     def __init__(
         self,
@@ -74,4 +82,4 @@ class FaceId(ComparisonLoss):
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return face_id(prediction, target, extractor=self.extractor, reduction="none")
+        return _distances(prediction, target, self.extractor)

@@ -7,6 +7,7 @@ from smalti.extractors.light_cnn import LightCNN as Network
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
 from smalti.losses._features import Criterion, deepest, mean_difference
+from smalti.losses._range import SIGNED, check_images
 from smalti.losses._reduction import Weighting, check_choice, reduce
 
 
@@ -34,9 +35,10 @@ def light_cnn(
         per_sample: whether the mean is taken of each sample first, which it is anyway.
 
     Raises:
-        ValueError: for unequal shapes, images the network cannot take, an unknown option value, or a weight
-            that does not fit.
+        ValueError: for unequal shapes, a target outside [-1, 1], images the network cannot take, an unknown option
+            value, or a weight that does not fit.
     """
+    check_images(prediction, target, SIGNED)
     feature, goal = deepest(prediction, target, extractor)
     values = mean_difference(feature, goal, criterion)
     return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
@@ -61,7 +63,7 @@ class LightCNN(ComparisonLoss):
         True
     """
 
-    input_range = (-1.0, 1.0)
+    input_range = SIGNED
 
     def __init__(
         self,
@@ -79,4 +81,4 @@ class LightCNN(ComparisonLoss):
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return light_cnn(prediction, target, extractor=self.extractor, criterion=self.criterion, reduction="none")
+        return mean_difference(*deepest(prediction, target, self.extractor), self.criterion)

@@ -7,6 +7,7 @@ from smalti.extractors import Extractor
 from smalti.extractors import lpips as features
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
+from smalti.losses._range import SIGNED, check_images
 from smalti.losses._reduction import Weighting, at_least_float32, check_same_shape, reduce
 
 
@@ -32,8 +33,16 @@ def lpips(
         per_sample: whether the mean is taken of each sample first, which it is anyway.
 
     Raises:
-        ValueError: for unequal shapes, images the network cannot take, or a weight that does not fit.
+        ValueError: for unequal shapes, a target outside [-1, 1], images the network cannot take, or a weight that does
+            not fit.
     """
+    check_images(prediction, target, SIGNED)
+    values = _distances(prediction, target, extractor)
+    return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
+
+
+def _distances(prediction: Tensor, target: Tensor, extractor: Extractor) -> Tensor:
+    """The distance of each sample, (B, 3, H, W) to shape (B, 1, 1, 1), unchecked."""
     check_same_shape(prediction, target)
     with torch.no_grad():
         goals = extractor(target)
@@ -41,8 +50,7 @@ def lpips(
     for feature, goal in zip(extractor(prediction), goals, strict=True):
         squares = (at_least_float32(feature) - at_least_float32(goal)).square()
         distances = distances + squares.sum(dim=1).reshape(squares.shape[0], -1).mean(dim=1)
-    values = distances.view(-1, 1, 1, 1)
-    return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
+    return distances.view(-1, 1, 1, 1)
 
 
 class LPIPS(ComparisonLoss):
@@ -63,7 +71,7 @@ class LPIPS(ComparisonLoss):
         tensor(0.)
     """
 
-    input_range = (-1.0, 1.0)
+    input_range = SIGNED
 
     def __init__(
         self,
@@ -78,4 +86,4 @@ class LPIPS(ComparisonLoss):
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return lpips(prediction, target, extractor=self.extractor, reduction="none")
+        return _distances(prediction, target, self.extractor)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
-from smalti.losses._reduction import Weighting, at_least_float32, check_choice, check_same_shape
-from smalti.losses._structure import Border, check_window, similarity_maps
+from smalti.losses._range import SIGNED, check_images, ends
+from smalti.losses._reduction import Weighting, check_choice
+from smalti.losses._structure import Border, check_window, similarity_maps, unit_images
 from smalti.registry import UserError
 
 Negative = Literal["zero", "shift"]
@@ -31,17 +32,18 @@ def ms_ssim(
     k2: float = 0.03,
     border: Border = "reflect",
     negative: Negative = "zero",
+    data_range: float | Sequence[float] = SIGNED,
 ) -> Tensor:
-    """Product over scales of s_k^w_k, the images mapped from [-1, 1] to [0, 1] and halved from scale to scale.
+    """Product over scales of s_k^w_k, the images mapped from the data range to [0, 1] and halved from scale to scale.
 
     s_k is the mean structure of the windows inside the image, at the last scale the mean SSIM. The power of a negative
     one is no number: it counts as 0 (``zero``, torchmetrics' ``relu``), or all s are first mapped to (s + 1) / 2
     (``shift``, torchmetrics' ``simple``).
 
     Args:
-        prediction: with shape (B, C, H, W), in [-1, 1].
+        prediction: with shape (B, C, H, W), in [-1, 1] unless ``data_range`` says otherwise.
         target: same shape and range.
-        clamp: whether values outside [-1, 1] are first clamped.
+        clamp: whether values outside the range are first clamped; a prediction that is not finite gives nan.
         scale_weights: the exponents w, finest scale first; their number is the number of scales.
         window: side of the window in pixels, odd.
         sigma: standard deviation of the Gaussian in pixels.
@@ -49,12 +51,13 @@ def ms_ssim(
         k2: stabilises the comparison of variances.
         border: of the last scale: ``reflect`` (as torchmetrics) or ``valid`` (as Wang).
         negative: what becomes of negative similarities, ``zero`` or ``shift``.
+        data_range: the range of the images: (low, high), or R for [0, R]. With 255 images may be whole numbers.
 
     Returns:
         With shape (B,), in [0, 1].
 
     Raises:
-        ValueError: for unequal shapes.
+        ValueError: for unequal shapes, a target outside the range, or whole numbers in a range of [-1, 1].
         UserError: for images too small for the windows of the coarsest scale.
 
     Example:
@@ -62,12 +65,29 @@ def ms_ssim(
         >>> ms_ssim(image, image, scale_weights=(0.5, 0.5))
         tensor([1.])
     """
-    check_same_shape(prediction, target)
-    _check_size(target, len(scale_weights), window, border)
-    prediction, target = at_least_float32(prediction), at_least_float32(target)
-    if clamp:
-        prediction, target = prediction.clamp(-1.0, 1.0), target.clamp(-1.0, 1.0)
-    x, y = (prediction + 1.0) / 2.0, (target + 1.0) / 2.0
+    allowed = ends(data_range)
+    check_window(window, sigma, k1, k2, border)
+    check_images(prediction, target, allowed)
+    x, y = unit_images(prediction, target, allowed, clamp)
+    return _product(
+        x, y, scale_weights=scale_weights, window=window, sigma=sigma, k1=k1, k2=k2, border=border, negative=negative
+    )
+
+
+def _product(
+    x: Tensor,
+    y: Tensor,
+    *,
+    scale_weights: Sequence[float],
+    window: int,
+    sigma: float,
+    k1: float,
+    k2: float,
+    border: Border,
+    negative: Negative,
+) -> Tensor:
+    """MS-SSIM with shape (B,) of images with shape (B, C, H, W) in [0, 1], unchecked."""
+    _check_size(y, len(scale_weights), window, border)
     product = torch.ones(x.shape[0], dtype=x.dtype, device=x.device)
     for scale, exponent in enumerate(scale_weights):
         last = scale == len(scale_weights) - 1
@@ -102,7 +122,7 @@ class MSSSIM(ComparisonLoss):
         per_sample: whether the mean is taken of each sample first.
     """
 
-    input_range = (-1.0, 1.0)
+    input_range = SIGNED
 
     def __init__(
         self,
@@ -135,10 +155,8 @@ class MSSSIM(ComparisonLoss):
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """1 - MS-SSIM with shape (B, 1, 1, 1) of images with shape (B, C, H, W) in [-1, 1]."""
-        similarity = ms_ssim(
-            prediction,
-            target,
-            clamp=self.clamp,
+        similarity = _product(
+            *unit_images(prediction, target, SIGNED, self.clamp),
             scale_weights=self.scale_weights,
             window=self.window,
             sigma=self.sigma,
@@ -152,7 +170,7 @@ class MSSSIM(ComparisonLoss):
 
 def _power(values: Tensor, exponent: float) -> Tensor:
     """values^exponent, and 0 with gradient 0 where they are not positive, with shape (B,)."""
-    positive = values > 0.0
+    positive = ~(values <= 0.0)  # what is no number stays none
     return torch.where(positive, torch.where(positive, values, 1.0) ** exponent, 0.0)
 
 

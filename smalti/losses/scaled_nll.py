@@ -115,7 +115,11 @@ def _negative_log_density(residual: Tensor, scale: Tensor, likelihood: Likelihoo
 def _distance(name: str, distance: Distance, prediction: Tensor, target: Tensor) -> Tensor:
     """The values of one distance, in a shape that broadcasts over (B, C, H, W)."""
     loss = distance.loss
-    values = loss.unreduced(prediction, target) if isinstance(loss, ComparisonLoss) else loss(prediction, target)
+    if isinstance(loss, ComparisonLoss):
+        loss.check(prediction, target)
+        values = loss.unreduced(prediction, target)
+    else:
+        values = loss(prediction, target)
     if not isinstance(values, Tensor) or values.ndim == 0:
         raise ValueError(
             f"distances.{name}: {type(loss).__name__} gave one number for the batch, expected one per element or per "

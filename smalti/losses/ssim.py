@@ -4,6 +4,7 @@ Implementations differ at the border: torchmetrics averages over windows centred
 reflection; Wang's code and scikit-image average over the windows that lie wholly in the image.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
-from smalti.losses._reduction import Weighting, at_least_float32, check_same_shape
+from smalti.losses._range import SIGNED, check_images, ends
+from smalti.losses._reduction import Weighting
 from smalti.losses._structure import Border as Border  # noqa: PLC0414 (metrics name it from here)
-from smalti.losses._structure import check_window, similarity_maps
+from smalti.losses._structure import check_window, similarity_maps, unit_images
 from smalti.registry import UserError
 
 
@@ -27,27 +29,29 @@ def ssim(
     k1: float = 0.01,
     k2: float = 0.03,
     border: Border = "reflect",
+    data_range: float | Sequence[float] = SIGNED,
 ) -> Tensor:
-    """Mean of the SSIM map of each image, the images mapped from [-1, 1] to [0, 1], data range 1.
+    """Mean of the SSIM map of each image, the images mapped from the data range to [0, 1].
 
     With Gaussian-weighted means m, variances v and covariance c in every window:
     (2 m_x m_y + k1^2)(2 c + k2^2) / ((m_x^2 + m_y^2 + k1^2)(v_x + v_y + k2^2)), per channel.
 
     Args:
-        prediction: with shape (B, C, H, W), in [-1, 1].
+        prediction: with shape (B, C, H, W), in [-1, 1] unless ``data_range`` says otherwise.
         target: same shape and range.
-        clamp: whether values outside [-1, 1] are first clamped.
+        clamp: whether values outside the range are first clamped; a prediction that is not finite gives nan.
         window: side of the window in pixels, odd.
         sigma: standard deviation of the Gaussian in pixels.
         k1: stabilises the comparison of means.
         k2: stabilises the comparison of variances.
         border: ``reflect`` (as torchmetrics) or ``valid`` (as scikit-image and Wang).
+        data_range: the range of the images: (low, high), or R for [0, R]. With 255 images may be whole numbers.
 
     Returns:
         With shape (B,), in [-1, 1].
 
     Raises:
-        ValueError: for unequal shapes.
+        ValueError: for unequal shapes, a target outside the range, or whole numbers in a range of [-1, 1].
         UserError: for images smaller than the window (``valid``), or than half of it (``reflect``).
 
     Example:
@@ -56,15 +60,19 @@ def ssim(
         >>> ssim(image, image)
         tensor([1.])
     """
-    check_same_shape(prediction, target)
-    height, width = target.shape[-2:]
+    allowed = ends(data_range)
+    check_window(window, sigma, k1, k2, border)
+    check_images(prediction, target, allowed)
+    x, y = unit_images(prediction, target, allowed, clamp)
+    return _similarity(x, y, window=window, sigma=sigma, k1=k1, k2=k2, border=border)
+
+
+def _similarity(x: Tensor, y: Tensor, *, window: int, sigma: float, k1: float, k2: float, border: Border) -> Tensor:
+    """SSIM with shape (B,) of images with shape (B, C, H, W) in [0, 1], unchecked."""
+    height, width = y.shape[-2:]
     least = window // 2 + 1 if border == "reflect" else window
     if min(height, width) < least:
         raise UserError(f"images of {height} x {width} pixels: SSIM needs at least {least} x {least}")
-    prediction, target = at_least_float32(prediction), at_least_float32(target)
-    if clamp:
-        prediction, target = prediction.clamp(-1.0, 1.0), target.clamp(-1.0, 1.0)
-    x, y = (prediction + 1.0) / 2.0, (target + 1.0) / 2.0
     luminance, structure = similarity_maps(x, y, window=window, sigma=sigma, k1=k1, k2=k2, border=border)
     return (luminance * structure).flatten(1).mean(dim=1)
 
@@ -86,7 +94,7 @@ class SSIM(ComparisonLoss):
         per_sample: whether the mean is taken of each sample first.
     """
 
-    input_range = (-1.0, 1.0)
+    input_range = SIGNED
 
     def __init__(
         self,
@@ -112,14 +120,6 @@ class SSIM(ComparisonLoss):
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """1 - SSIM with shape (B, 1, 1, 1) of images with shape (B, C, H, W) in [-1, 1]."""
-        similarity = ssim(
-            prediction,
-            target,
-            clamp=self.clamp,
-            window=self.window,
-            sigma=self.sigma,
-            k1=self.k1,
-            k2=self.k2,
-            border=self.border,
-        )
+        x, y = unit_images(prediction, target, SIGNED, self.clamp)
+        similarity = _similarity(x, y, window=self.window, sigma=self.sigma, k1=self.k1, k2=self.k2, border=self.border)
         return (1.0 - similarity).reshape(-1, 1, 1, 1)

@@ -11,6 +11,7 @@ from smalti.extractors.vgg19 import VGG19
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
 from smalti.losses._features import LAYER_WEIGHTS, Criterion, check_layer_weights, weighted_layers
+from smalti.losses._range import SIGNED, check_images
 from smalti.losses._reduction import Weighting, at_least_float32, check_choice, reduce
 
 
@@ -40,9 +41,10 @@ def style(
         per_sample: whether the mean is taken of each sample first, which it is anyway.
 
     Raises:
-        ValueError: for unequal shapes, images the network cannot take, another number of weights than of features, an
-            unknown option value, or a weight that does not fit.
+        ValueError: for unequal shapes, a target outside [-1, 1], images the network cannot take, another number of
+            weights than of features, an unknown option value, or a weight that does not fit.
     """
+    check_images(prediction, target, SIGNED)
     values = weighted_layers(prediction, target, extractor, layer_weights, criterion, gram)
     return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
 
@@ -80,7 +82,7 @@ class Style(ComparisonLoss):
         tensor(0.)
     """
 
-    input_range = (-1.0, 1.0)
+    input_range = SIGNED
 
     def __init__(
         self,
@@ -101,11 +103,4 @@ class Style(ComparisonLoss):
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return style(
-            prediction,
-            target,
-            extractor=self.extractor,
-            layer_weights=self.layer_weights,
-            criterion=self.criterion,
-            reduction="none",
-        )
+        return weighted_layers(prediction, target, self.extractor, self.layer_weights, self.criterion, gram)

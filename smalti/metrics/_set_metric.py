@@ -10,6 +10,7 @@ from torch import Tensor
 from smalti.data import ImageSource
 from smalti.data.loader import evaluation_batches, to_device
 from smalti.data.transforms import Transform
+from smalti.losses._range import SIGNED, check_images, clamped
 from smalti.metrics import Metric, Observation
 
 if TYPE_CHECKING:
@@ -32,8 +33,13 @@ class SetMetric(Metric):
         return SampleSets(self.summarize)
 
     def update(self, accumulator: "Accumulator", observation: Observation) -> None:
-        """Adds the images of a batch, each with shape (B, C, H, W), made ones clamped to [-1, 1]."""
-        accumulator.update(observation.target, observation.reconstruction.float().clamp(-1.0, 1.0))
+        """Adds the images of a batch, each with shape (B, C, H, W), made ones clamped to [-1, 1].
+
+        Raises:
+            ValueError: for real images outside [-1, 1].
+        """
+        check_images(observation.reconstruction, observation.target, SIGNED)
+        accumulator.update(observation.target, clamped(observation.reconstruction.float(), SIGNED))
 
 
 def images_of(source: ImageSource, transform: Transform) -> tuple[Tensor, Tensor | None]:

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.extractors import lpips as features
+from smalti.losses._range import SIGNED, check_images, clamped
 from smalti.losses.lpips import lpips
 from smalti.metrics import Observation
 from smalti.metrics._per_image import PerImageMetric
@@ -30,5 +31,6 @@ class LPIPS(PerImageMetric):
     def per_image(self, observation: Observation) -> dict[str, Tensor]:
         """``lpips`` (or ``lpips_random``) -> distance of each image, with shape (B,)."""
         extractor = self.extractor.to(observation.target.device)
-        images = (observation.reconstruction.float().clamp(-1.0, 1.0), observation.target.float().clamp(-1.0, 1.0))
+        check_images(observation.reconstruction, observation.target, SIGNED)
+        images = [clamped(of.float(), SIGNED) for of in (observation.reconstruction, observation.target)]
         return {self.names[0]: lpips(*images, extractor=extractor, reduction="none").flatten()}

@@ -1,7 +1,9 @@
 """What every registered loss keeps, found in its folder, without a table: shapes, reductions, gradients, words."""
 
+import functools
 import importlib
 import inspect
+import math
 import re
 import typing
 
@@ -180,9 +182,13 @@ def test_target_outside_the_declared_range_is_an_error(cls):
     inputs = inputs_of(cls.forward)
     low, high = cls.input_range
     bytes_ = (127.5 * (inputs["target"].detach() + 1.0)).round()
-    for wrong in (bytes_, bytes_.to(torch.uint8)):
-        with pytest.raises(ValueError, match=rf"target .*images in \[{low:g}, {high:g}\]"):
-            make(cls)(**{**inputs, "target": wrong})
+    function = functions_of(cls)[0]
+    options = {**options_of(cls), **arguments_of(make(cls))}
+    options = {name: value for name, value in options.items() if name in inspect.signature(function).parameters}
+    for wrong in (bytes_, bytes_.to(torch.uint8), inputs["target"] * math.inf):
+        for measure in (make(cls), functools.partial(function, **options)):
+            with pytest.raises(ValueError, match=rf"target .*images in \[{low:g}, {high:g}\]"):
+                measure(**{**inputs, "target": wrong})
     assert torch.isfinite(total(make(cls)(**{**inputs, "prediction": 1.5 * inputs["prediction"]})))
 
 
