@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smalti.nn.blocks import NormKind, norm
+from smalti.nn.sizes import Layers
 from smalti.nn.transformer import PositionTable, TransformerBlock
 
 Positive = Annotated[int, Field(ge=1)]
@@ -30,7 +31,7 @@ class AdapterOptions:
 
     out_channels: Positive = 256
     grid: Positive = 16
-    layers: Positive = 6
+    layers: Layers = 6
     heads: Positive = 8
     width: Positive | None = None
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0

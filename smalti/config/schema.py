@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from smalti.config.limits import key_problem, name_problem, number_problem, number_problems, repeated
 from smalti.config.problems import ConfigError, Problem
 from smalti.config.trust import refusal
 from smalti.registry import Part, Phase, UserError, a, arguments_of, resolve, short_name, shown, suggest
@@ -49,6 +50,11 @@ class Spec:
             raise
         except (ValueError, TypeError) as error:
             raise ConfigError([Problem(self.place, str(error))]) from error
+        except (ImportError, OSError):
+            raise  # something that is missing or cannot be read, and no argument
+        except Exception as error:  # of a class from elsewhere, or torch's of a size beyond its numbers
+            why = f"cannot be built: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise ConfigError([Problem(self.place, why)]) from error
         if self.is_part and not isinstance(made, Part):
             _built[made] = self
         return made
@@ -155,6 +161,7 @@ class Validator:
         bare = _strip(annotation)
         origin = get_origin(bare)
         if bare is Any or bare is inspect.Parameter.empty or isinstance(bare, TypeVar):
+            self.problems += [Problem(where, message) for where, message in number_problems(value, place)]
             return value
         if origin in {Union, types.UnionType}:
             return self._union(value, annotation, get_args(bare), place)
@@ -210,6 +217,10 @@ class Validator:
         if not isinstance(value, Mapping):
             return self.report(place, f"{shown(value)}: expected a mapping")
         item = members[1] if len(members) == 2 else Any
+        check = name_problem if _describes_parts(item) else key_problem
+        for key in value:
+            if (message := check(str(key))) is not None:
+                self.report(place, message)
         return {str(key): self.value(element, item, _join(place, str(key))) for key, element in value.items()}
 
     def _sequence(self, value: Any, annotation: Any, place: str) -> Any:
@@ -220,6 +231,9 @@ class Validator:
             if len(value) != len(members):
                 return self.report(place, f"{shown(value)}: expected {len(members)} values")
         else:
+            if members[0] is str:
+                for twice in repeated(item for item in value if isinstance(item, str)):
+                    self.report(place, f"{shown(twice)} stands twice")
             members = (members[0],) * len(value)
         return tuple(
             self.value(e, m, _join(place, str(i))) for i, (e, m) in enumerate(zip(value, members, strict=True))
@@ -227,12 +241,14 @@ class Validator:
 
     def _scalar(self, value: Any, annotation: Any, place: str) -> Any:
         try:
-            adapter = TypeAdapter(annotation, config=ConfigDict(strict=True))
+            adapter = TypeAdapter(annotation, config=ConfigDict(strict=True, allow_inf_nan=False))
         except PydanticSchemaGenerationError:
             bare = _strip(annotation)
             if inspect.isclass(bare) and isinstance(value, bare):
                 return value
             return self.report(place, f"a {_describe(annotation)} cannot be written in a recipe")
+        if isinstance(value, int) and (message := number_problem(value)) is not None:
+            return self.report(place, message)
         try:
             return adapter.validate_python(value)
         except ValidationError as error:
@@ -316,6 +332,12 @@ def _default(target: Callable[..., Any], name: str, default: Any) -> Any:
         if field.default_factory is not dataclasses.MISSING:
             return field.default_factory()
     return default
+
+
+def _describes_parts(annotation: Any) -> bool:
+    """Whether values of it are parts or options of such, so that their keys are names that a user gave."""
+    bare = _strip(annotation)
+    return inspect.isclass(bare) and (issubclass(bare, Part) or dataclasses.is_dataclass(bare))
 
 
 def _strip(annotation: Any) -> Any:

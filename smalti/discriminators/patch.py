@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from smalti.discriminators import Augmentation, Discriminator
 from smalti.discriminators._actnorm import ActNorm
+from smalti.nn.sizes import Halvings
 from smalti.outputs import DiscriminatorOutput
 
 Norm = Literal["batch", "actnorm", "none"]
@@ -43,7 +44,7 @@ class Patch(Discriminator):
         *,
         in_channels: Annotated[int, Field(ge=1)] = 3,
         channels: Annotated[int, Field(ge=1)] = 64,
-        layers: Annotated[int, Field(ge=1)] = 3,
+        layers: Halvings = 3,
         norm: Norm = "batch",
         condition_channels: Annotated[int, Field(ge=0)] = 0,
         augment: Augmentation | None = None,

@@ -8,7 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm as bounded
 
 from smalti.discriminators import Augmentation, Discriminator
 from smalti.discriminators._input import check_images, check_labels
-from smalti.nn.sizes import Count, Positive
+from smalti.nn.sizes import Count, Halvings, LayersOrNone, Positive
 from smalti.outputs import DiscriminatorOutput
 
 
@@ -65,8 +65,8 @@ class Residual(Discriminator):
         *,
         in_channels: Positive = 3,
         channels: Positive = 128,
-        down: Positive = 2,
-        flat: Count = 2,
+        down: Halvings = 2,
+        flat: LayersOrNone = 2,
         widen: bool = False,
         spectral_norm: bool = True,
         num_classes: Count = 0,

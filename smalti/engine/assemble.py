@@ -117,7 +117,7 @@ def _seeded(recipe: Recipe, section: str) -> Any:
     """Builds a section's network from its own stream of the recipe's seed, so that one does not move the other."""
     seed = recipe.specs["engine"].arguments.get("seed", 0)
     with torch.random.fork_rng():
-        torch.manual_seed(seed * 1_000_003 + sum(map(ord, section)))
+        torch.manual_seed((seed * 1_000_003 + sum(map(ord, section))) % 2**63)
         network = recipe.specs[section].build()
     if section in recipe.starts:
         apply_start(section, recipe.starts[section], network)

@@ -11,10 +11,12 @@ from typing import Any
 from smalti.config import ConfigError, Problem, Spec
 from smalti.data.transforms import Transform
 from smalti.engine.columns import given_columns, held_out_problems
+from smalti.engine.limits import limit_problems
 from smalti.engine.rehearsal import can_be_rehearsed, known_values, objection, required
 from smalti.engine.sections import PLAYERS, Recipe
 from smalti.engine.settings import PhaseOptimizer, parse_cycle
-from smalti.nn.meta import on_meta_device
+from smalti.nn.budget import within_budget
+from smalti.nn.meta import is_of_meta, on_meta_device
 from smalti.objectives.graph import Graph
 from smalti.objectives.names import DISCRIMINATOR, NEEDS_DISCRIMINATOR, is_constant
 from smalti.objectives.term import Term
@@ -33,6 +35,7 @@ def graph_problems(recipe: Recipe) -> list[Problem]:
     problems += _names(recipe, model)
     for section in ("data", "validation"):
         problems += _images(recipe, section, model, discriminator)
+    problems += limit_problems(recipe, model)
     problems += _condition(recipe, discriminator)
     problems += held_out_problems(recipe, model, discriminator)
     problems += _labels(recipe, model, discriminator)
@@ -47,10 +50,10 @@ def on_meta(spec: Any, problems: list[Problem]) -> Any:
     if not isinstance(spec, Spec):
         return None
     try:
-        with on_meta_device():
+        with on_meta_device(), within_budget():
             return spec.build()
     except ConfigError as error:
-        problems += error.problems
+        problems += [] if is_of_meta(error) else error.problems
         return None
 
 

@@ -14,12 +14,14 @@ from torch import nn
 
 from smalti.config import ConfigError, Problem, Spec, Validator
 from smalti.config.document import merge
+from smalti.config.limits import repeated
 from smalti.interop.converting import DISCRIMINATOR
 from smalti.interop.opening import start_config, start_state
 from smalti.models._pretrained import CONFIG, check_fit
+from smalti.nn.budget import within_budget
 from smalti.nn.freezing import freeze
 from smalti.nn.meta import on_meta_device
-from smalti.registry import UserError, suggest
+from smalti.registry import UserError, shown, suggest
 
 NETWORKS = ("model", "discriminator")
 START_FIELDS = ("init", "freeze")
@@ -68,8 +70,10 @@ def read_start(section: Any, name: str, validator: Validator, *, trust_code: boo
         validator.report(f"{name}.init", wrong)
         return (options if "type" in options else None), None
     if not isinstance(frozen, list) or not all(isinstance(part, str) for part in frozen):
-        validator.report(f"{name}.freeze", f"{frozen!r}: expected a list of parts, such as [encoder, bottleneck]")
+        validator.report(f"{name}.freeze", f"{shown(frozen)}: expected a list of parts, such as [encoder, bottleneck]")
         frozen = []
+    for twice in repeated(frozen):
+        validator.report(f"{name}.freeze", f"{shown(twice)} stands twice")
     try:
         saved = start_config(_place(init, name), trust_code=trust_code)
         return merge(saved, options), Start(init=init, frozen=tuple(frozen), trust_code=trust_code)
@@ -95,7 +99,7 @@ def start_problems(starts: Mapping[str, Start], specs: Mapping[str, Any]) -> Ite
         if not start.frozen or not isinstance(spec, Spec):
             continue
         try:
-            with on_meta_device():
+            with on_meta_device(), within_budget():
                 network: nn.Module = spec.build()
         except ConfigError:
             continue  # reported where networks are checked

@@ -5,6 +5,7 @@ is no scalar - is said when the recipe is read. Losses with networks in them are
 weights perhaps a download, and on the meta device torch would import its compiler.
 """
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -16,15 +17,21 @@ from smalti.objectives.names import PREDICTION, TARGET
 from smalti.objectives.term import Term
 from smalti.outputs import CodebookRecord
 
+MOST_VALUES = 2**25  # of an image: 3 x 3,300 x 3,300
+
 
 def known_values(image: tuple[int, int, int], judged: str | None, codebooks: Collection[str]) -> Mapping[str, Any]:
     """Context name -> value of zeros, for what is known of a batch of one before there is one.
+
+    Nothing of images that would take long, or more memory than there is.
 
     Args:
         image: shape (C, H, W) of the images.
         judged: name of the output that is such an image too, or None.
         codebooks: their names.
     """
+    if math.prod(image) > MOST_VALUES:
+        return {}
     images = torch.zeros(()).expand(1, *image)
     values: dict[str, Any] = dict.fromkeys(TARGET, images)
     if judged is not None:

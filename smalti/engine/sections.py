@@ -9,6 +9,7 @@ from pydantic import Field
 
 from smalti.config import Document, Problem, Spec, Validator, plain
 from smalti.config.document import merge
+from smalti.config.limits import name_problem, repeated
 from smalti.data import ImageSource
 from smalti.data.transforms import Transform
 from smalti.discriminators import Discriminator
@@ -19,7 +20,7 @@ from smalti.losses import Loss
 from smalti.metrics import Metric
 from smalti.models import Model
 from smalti.objectives.term import Term, TermOptions
-from smalti.registry import Part, Phase, short_name, suggest
+from smalti.registry import Part, Phase, short_name, shown, suggest
 
 PLAYERS: tuple[Phase, ...] = get_args(Phase)
 TERM_FIELDS = tuple(option.name for option in fields(TermOptions))
@@ -159,7 +160,7 @@ def read_sections(document: Document, name: str, validator: Validator, *, trust_
     recipe.model_class = aside.type_of(model, Model, "") if isinstance(model, Mapping) else None
     for key, annotation in SECTIONS.items():
         if key in sections and annotation is not Any:
-            value = _listed_metrics(sections[key]) if key == "validation" else sections[key]
+            value = _listed_metrics(sections[key], validator) if key == "validation" else sections[key]
             recipe.specs[key] = validator.value(value, annotation, key)
     _refuse_fp16(sections.get("engine"), validator)
     _read_objective(sections.get("objective"), recipe, validator)
@@ -203,12 +204,15 @@ def _refuse_fp16(section: Any, validator: Validator) -> None:
         validator.report("engine.precision", FP16_REFUSED)
 
 
-def _listed_metrics(section: Any) -> Any:
+def _listed_metrics(section: Any, validator: Validator) -> Any:
     """``metrics: [psnr, ssim]`` is short for ``{psnr: {type: psnr}, ssim: {type: ssim}}``."""
     if not isinstance(section, Mapping) or not isinstance(section.get("metrics"), list):
         return section
-    names = section["metrics"]
-    return {**section, "metrics": {str(name): {"type": name} if isinstance(name, str) else name for name in names}}
+    listed = section["metrics"]
+    for twice in repeated(name for name in listed if isinstance(name, str)):
+        validator.report("validation.metrics", f"{shown(twice)} stands twice")
+    named = {str(name).rpartition(".")[2]: {"type": name} if isinstance(name, str) else name for name in listed}
+    return {**section, "metrics": named}
 
 
 def _read_objective(section: Any, recipe: Recipe, validator: Validator) -> None:
@@ -231,9 +235,19 @@ def _read_objective(section: Any, recipe: Recipe, validator: Validator) -> None:
         if player in section and (not isinstance(terms, Mapping) or not terms):
             validator.report(f"objective.{player}", f"{terms!r}: expected a mapping of term names to terms")
         elif isinstance(terms, Mapping):
-            read = {str(n): _read_term(t, player, f"objective.{player}.{n}", validator) for n, t in terms.items()}
+            read = _read_terms(terms, player, validator)
             recipe.term_names[player] = set(read)
             recipe.terms[player] = {name: term for name, term in read.items() if term is not None}
+
+
+def _read_terms(terms: Mapping[Any, Any], player: Phase, validator: Validator) -> dict[str, TermSpec | None]:
+    read = {}
+    for key, term in terms.items():
+        name, place = str(key), f"objective.{player}"
+        if (message := name_problem(name)) is not None:
+            validator.report(place, message)
+        read[name] = _read_term(term, player, f"{place}.{name}", validator)
+    return read
 
 
 def _read_term(value: Any, player: Phase, place: str, validator: Validator) -> TermSpec | None:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from smalti.registry import UserError, suggest
+from smalti.config.limits import number_problem
+from smalti.registry import UserError, shown, suggest
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -16,6 +17,7 @@ Precision = Literal["fp32", "bf16", "fp64"]
 Tracker = Literal["none", "tensorboard", "wandb", "trackio"]
 
 GENERATOR = "generator"
+MOST_REPEATS = 10_000  # updates of one phase before the others move again
 FP16_REFUSED = (
     "precision='fp16': expected 'fp32', 'bf16' or 'fp64'; training in fp16 needs one loss scale for several losses, "
     "penalties and gradient norms at the last layer, and overflows in them: bf16 has the range of fp32"
@@ -174,11 +176,13 @@ class CycleEntry:
 
     def __post_init__(self) -> None:
         """Refuses a repetition below one, and a bound that is none."""
-        if isinstance(self.repeat, bool) or not isinstance(self.repeat, int) or self.repeat < 1:
-            raise ValueError(f"repeat={self.repeat!r}: expected a whole number of at least 1")
+        if isinstance(self.repeat, bool) or not isinstance(self.repeat, int) or not 1 <= self.repeat <= MOST_REPEATS:
+            raise ValueError(f"repeat={shown(self.repeat)}: expected a whole number from 1 to {MOST_REPEATS:,}")
         bound: object = self.weight_clip
         if bound is not None and (isinstance(bound, bool) or not isinstance(bound, (int, float)) or not bound > 0.0):
-            raise ValueError(f"weight_clip={bound!r}: expected a number above 0")
+            raise ValueError(f"weight_clip={shown(bound)}: expected a number above 0")
+        if (problem := number_problem(bound)) is not None:
+            raise ValueError(f"weight_clip={problem}")
         reuse: object = self.reuse
         if not isinstance(reuse, bool):
             raise ValueError(f"reuse={reuse!r}: expected true or false")
@@ -215,10 +219,12 @@ def _entry(entry: str | Mapping[str, Any] | CycleEntry, place: int) -> CycleEntr
     if isinstance(entry, CycleEntry):
         return entry
     if isinstance(entry, str):
-        match = re.fullmatch(r"\s*(\w+)\s*(?:\*\s*([1-9]\d*))?\s*", entry)
+        match = re.fullmatch(r"\s*(\w+)\s*(?:\*\s*([1-9][0-9]{0,18}))?\s*", entry)
         if match is None:
-            raise UserError(f"cycle.{place}={entry!r}: expected a phase such as 'generator' or 'discriminator*5'")
-        return CycleEntry(phase=match[1], repeat=int(match[2] or 1))
+            raise UserError(f"cycle.{place}={shown(entry)}: expected a phase such as 'generator' or 'discriminator*5'")
+        entry = {"phase": match[1], "repeat": int(match[2] or 1)}
+    if not isinstance(entry, Mapping):
+        raise UserError(f"cycle.{place}={shown(entry)}: expected a phase such as 'generator' or 'discriminator*5'")
     known = [field.name for field in fields(CycleEntry)]
     for name in entry:
         if name not in known:

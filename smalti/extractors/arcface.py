@@ -12,6 +12,7 @@ from smalti.extractors._download import PinnedFile, fetch
 from smalti.extractors._frozen import freeze, named_weights
 from smalti.extractors._images import as_rgb
 from smalti.extractors._weights import fill, label_of, paths_of, random_tensors, read_tensors
+from smalti.nn.sizes import Layers
 
 FILE = PinnedFile(
     name="recognition_arcface_ir_se50.pth",
@@ -51,7 +52,7 @@ class ArcFace(Extractor):
         *,
         weights: str | Sequence[str] = "pretrained",
         widths: Sequence[int] = WIDTHS,
-        blocks: Sequence[int] = BLOCKS,
+        blocks: Sequence[Layers] = BLOCKS,
     ) -> None:
         super().__init__()
         paths = paths_of(weights)

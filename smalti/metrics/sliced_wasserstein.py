@@ -53,7 +53,7 @@ class SlicedWasserstein(SetMetric):
 
     def __init__(
         self,
-        projections: Annotated[int, Field(ge=1)] = 256,
+        projections: Annotated[int, Field(ge=1, le=65_536)] = 256,
         reference: ImageSource | None = None,
         transform: Transform | None = None,
     ) -> None:

@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from smalti.nn.sizes import Layers
 from smalti.nn.transformer import PositionTable, TransformerBlock
 
 Positive = Annotated[int, Field(ge=1)]
@@ -28,7 +29,7 @@ class HeadOptions:
     codebook: str
     width: Positive
     grid: Positive = 16
-    layers: Positive = 3
+    layers: Layers = 3
     heads: Positive = 8
     mlp_ratio: Annotated[float, Field(gt=0.0)] = 4.0
 

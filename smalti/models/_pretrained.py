@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smalti import __version__
-from smalti.config import build, config_of, read_json, require_registered
+from smalti.config import ConfigError, build, config_of, read_json, require_registered
+from smalti.nn.budget import within_budget
+from smalti.nn.meta import is_of_meta, on_meta_device
 from smalti.registry import UserError
 from smalti.writing import whole, write_whole
 
@@ -63,11 +65,28 @@ def load_model(
     """
     config = read_config(config_file, trust_code=trust_code)
     state = read_weights(weights_file, config, map_location)
+    _check_shapes(config["model"], base, state, weights_file, trust_code)
     with torch.random.fork_rng(devices=[]):  # building draws initial weights, which must not shift the caller's numbers
         model = build(config["model"], base, trust_code=trust_code)
     check_fit(model, state, weights_file)
     model.load_state_dict(state, assign=True)
     return model.to(map_location).eval()
+
+
+def _check_shapes(config: Any, base: type[_M], state: Mapping[str, Tensor], path: Path, trust_code: bool) -> None:
+    """Whether weights fit, known from shapes alone: sizes that they do not have are refused before they are allocated.
+
+    Raises:
+        UserError: naming what does not fit.
+    """
+    try:
+        with on_meta_device(), within_budget():
+            network = build(config, base, trust_code=trust_code)
+    except ConfigError as error:
+        if is_of_meta(error):
+            return  # a class from elsewhere that looks at values: known once it is built
+        raise
+    check_fit(network, state, path)
 
 
 def is_saved_model(folder: Path) -> bool:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from smalti.models import Decoder, Encoder
 from smalti.nn.attention import SpatialAttention
 from smalti.nn.blocks import Downsample, NormKind, Recompute, Resampling, ResBlock, Upsample, activate, norm
+from smalti.nn.sizes import Layers, LayersOrNone
 
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -50,9 +51,9 @@ class ConvEncoder(Encoder):
         image_channels: Positive = 3,
         channels: Positive = 128,
         multipliers: Sequence[Positive] = (1, 1, 2, 2, 4),
-        blocks: Positive = 2,
+        blocks: Layers = 2,
         attention_levels: Sequence[Annotated[int, Field(ge=0)]] = (),
-        middle_blocks: Annotated[int, Field(ge=0)] = 2,
+        middle_blocks: LayersOrNone = 2,
         middle_attention: bool = True,
         norm: NormKind = "group",
         groups: Positive = 32,
@@ -123,9 +124,9 @@ class ConvDecoder(Decoder):
         image_channels: Positive = 3,
         channels: Positive = 128,
         multipliers: Sequence[Positive] = (1, 1, 2, 2, 4),
-        blocks: Positive = 2,
+        blocks: Layers = 2,
         attention_levels: Sequence[Annotated[int, Field(ge=0)]] = (),
-        middle_blocks: Annotated[int, Field(ge=0)] = 2,
+        middle_blocks: LayersOrNone = 2,
         middle_attention: bool = True,
         norm: NormKind = "group",
         groups: Positive = 32,

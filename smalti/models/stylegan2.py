@@ -12,7 +12,7 @@ from smalti.models._style import Mapping, ModulatedConv, StyledLayer
 from smalti.nn.distributed import all_reduce_mean
 from smalti.nn.equalized import EqualizedConv
 from smalti.nn.resampling import Upsample
-from smalti.nn.sizes import Count, Positive, power_of_two
+from smalti.nn.sizes import Count, Layers, Positive, power_of_two
 from smalti.outputs import GeneratorOutput
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -94,7 +94,7 @@ class StyleGAN2(Generator):
         image_channels: Positive = 3,
         latent_size: Positive = 512,
         width: Positive = 512,
-        mapping_layers: Positive = 8,
+        mapping_layers: Layers = 8,
         channel_base: Positive = 32768,
         max_channels: Positive = 512,
         output: Literal["skip", "residual"] = "skip",

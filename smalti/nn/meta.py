@@ -25,6 +25,15 @@ def on_meta_device() -> Iterator[None]:
         yield
 
 
+def is_of_meta(error: BaseException | None) -> bool:
+    """Whether a constructor failed because tensors had no values: a class from elsewhere may look at them."""
+    while error is not None:
+        if isinstance(error, (RuntimeError, NotImplementedError)) and "meta" in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
 class _Unfilled(TorchFunctionMode):
     """Fillings do nothing, and arithmetic yields a shape: the meta device has nothing to fill or to compute."""
 

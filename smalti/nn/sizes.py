@@ -10,6 +10,10 @@ from smalti.registry import UserError
 
 Positive = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
+MOST_LAYERS = 1000
+Layers = Annotated[int, Field(ge=1, le=MOST_LAYERS)]
+LayersOrNone = Annotated[int, Field(ge=0, le=MOST_LAYERS)]
+Halvings = Annotated[int, Field(ge=1, le=16)]  # of a side, one layer each: no image has 2^17 pixels
 Size = Positive | tuple[Positive, Positive]
 
 
