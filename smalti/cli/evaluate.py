@@ -9,6 +9,7 @@ import typer
 from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
 from smalti.cli._model import Device, ModelPath, TrustCode, images_for, open_model
 from smalti.cli._table import print_rows
+from smalti.registry import UserError
 from smalti.writing import to_json
 
 
@@ -48,6 +49,10 @@ def evaluate(
     began = time.perf_counter()
     found = examine(tokenizer, evaluation_batches(source, transform, batch_size), chosen, names=source.names)
     seconds = time.perf_counter() - began
+    for name, reason in found.left_out.items():
+        typer.echo(f"{name}: {reason}", err=True)
+    if found.left_out and not found.values:
+        raise UserError("nothing could be measured")
     if as_json:
         images = [dict(row) for row in found.images]
         typer.echo(to_json({**found.values, "seconds": seconds, "images": images}))

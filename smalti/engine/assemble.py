@@ -12,6 +12,7 @@ from smalti.data._labels import with_classes
 from smalti.data.loader import BatchLoader, evaluation_batches
 from smalti.engine.columns import asked_columns, condition_of, require_columns
 from smalti.engine.fine_tuning import apply_start
+from smalti.engine.fitness import smallest_side
 from smalti.engine.recipe import Recipe
 from smalti.engine.sections import DataSection, ValidationSection
 from smalti.engine.settings import GENERATOR, EngineSettings
@@ -77,14 +78,14 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
         settings=settings,
         out=out,
         cycle=recipe.cycle,
-        validation=_validation(recipe, model, discriminator, asked, classes),
+        validation=_validation(recipe, model, phases, asked, classes),
         recipe=recipe.plain(),
         quiet=quiet,
     )
 
 
 def _validation(
-    recipe: Recipe, model: nn.Module, discriminator: nn.Module | None, asked: dict[str, str], classes: int
+    recipe: Recipe, model: nn.Module, phases: Mapping[str, Phase], asked: dict[str, str], classes: int
 ) -> Validation | None:
     spec = recipe.specs.get("validation")
     if spec is None:
@@ -98,10 +99,14 @@ def _validation(
     def batches() -> Iterator[Batch]:
         return evaluation_batches(source, data.transform, data.batch_size, rank(), world_size())
 
+    left_out: dict[str, str] = {}
+
     def measure(trained: nn.Module) -> Mapping[str, Any]:
         from smalti.metrics.evaluation import examine
 
-        return examine(trained, batches(), section.metrics, names=names).values
+        found = examine(trained, batches(), section.metrics, names=names)
+        left_out.update(found.left_out)
+        return found.values
 
     return Validation(
         batches=batches,
@@ -109,8 +114,17 @@ def _validation(
         measure=measure if section.metrics else None,
         images=names,
         multiple=getattr(model, "factor", 1),
-        smallest=getattr(discriminator, "smallest_size", 1),
+        smallest=_smallest(phases),
+        left_out=left_out,
     )
+
+
+def _smallest(phases: Mapping[str, Phase]) -> int:
+    """The least height and width that the discriminator, the losses and the teachers can look at."""
+    losses = [term.loss for phase in phases.values() for term in phase.terms]
+    judges = [phase.network for name, phase in phases.items() if name != GENERATOR]
+    teachers = [teacher for phase in phases.values() if isinstance(phase, GeneratorPhase) for teacher in phase.teachers]
+    return smallest_side([*judges, *losses, *teachers])
 
 
 def _seeded(recipe: Recipe, section: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from smalti.config import ConfigError, Problem, Spec
 from smalti.data.transforms import Transform
 from smalti.engine.columns import given_columns, held_out_problems
+from smalti.engine.fitness import fitness_problems
 from smalti.engine.limits import limit_problems
 from smalti.engine.rehearsal import can_be_rehearsed, known_values, objection, required
 from smalti.engine.sections import PLAYERS, Recipe
@@ -42,6 +43,8 @@ def graph_problems(recipe: Recipe) -> list[Problem]:
     problems += _channels(recipe, model, discriminator)
     broken = {problem.place for problem in problems}
     problems += _losses(recipe, model, broken)
+    broken |= {problem.place for problem in problems}
+    problems += [problem for problem in fitness_problems(recipe, model, discriminator) if problem.place not in broken]
     return problems
 
 

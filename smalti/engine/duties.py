@@ -104,7 +104,8 @@ class Duties:
         if settings.monitor is None:
             return False
         if settings.monitor not in values:
-            raise UserError(f"validation.monitor={settings.monitor!r}: not measured{suggest(settings.monitor, values)}")
+            why = self.examiner.excuse(settings.monitor) or suggest(settings.monitor, values)
+            raise UserError(f"validation.monitor={settings.monitor!r}: not measured{why}")
         if not settings.is_better(values[settings.monitor], self.state.best_value):
             return False
         self.state.best_value, self.state.best_step = values[settings.monitor], self.state.step

@@ -1,6 +1,7 @@
 """Validation: the same objective and the recipe's metrics on held-out images; defines the best checkpoint."""
 
 import functools
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from smalti.objectives.weight import Clock
 from smalti.outputs import Batch
 from smalti.registry import UserError
 
+log = logging.getLogger("smalti")
+
+OBJECTIVE = "objective"
 _NONE, _SOME, _STOP, _FAILED = range(4)
 
 
@@ -34,8 +38,9 @@ class Validation:
         measure: model -> flat metrics, on the same images; None: the objective alone.
         images: names of the held-out images, for ``evaluation.json``.
         multiple: for the objective and for pictures, images are cropped to multiples of this (the model's factor).
-        smallest: images with a side below this after the crop are left out of both: the discriminator cannot judge
-            them. Metrics see every image whole.
+        smallest: images with a side below this after the crop are left out of both: the discriminator or a network of
+            a term cannot look at them. Metrics see every image whole.
+        left_out: name of a metric -> how many images it could not take, and why, noted by ``measure``.
     """
 
     batches: Callable[[], Iterable[Batch]]
@@ -44,13 +49,27 @@ class Validation:
     images: Sequence[str] = ()
     multiple: int = 1
     smallest: int = 1
+    left_out: dict[str, str] = field(default_factory=dict)
 
-    def cropped(self) -> Iterator[Batch]:
-        """The batches, every column of images cropped to a multiple the model takes; too small ones left out."""
+    def cropped(self, note: Callable[[int], None] = lambda count: None) -> Iterator[Batch]:
+        """The batches, every column of images cropped to a multiple the model takes; too small ones left out.
+
+        Args:
+            note: told how many images were left out, whenever some were.
+        """
         for batch in self.batches():
             cropped = {name: self._crop(value) for name, value in batch.items()}
             if min(cropped["image"].shape[-2:]) >= self.smallest:
                 yield cropped
+            else:
+                note(len(cropped["image"]))
+
+    def note_small(self, count: int, seen: int) -> None:
+        """Says of the objective that ``count`` images were left out of it, beside those that were ``seen``."""
+        if count:
+            size = f"{self.smallest} x {self.smallest} pixels"
+            crop = f" once cropped to multiples of {self.multiple}" if self.multiple > 1 else ""
+            self.left_out[OBJECTIVE] = f"{count} of {count + seen} images are left out, it needs at least {size}{crop}"
 
     def _crop(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or value.ndim != 4:
@@ -88,6 +107,7 @@ class Examiner:
         self.settings = validation.settings if validation else ValidationSettings()
         self.images = validation.images if validation else ()
         self._pictured: Batch | None = None
+        self._told: set[str] = set()
 
     def is_due(self, step: int) -> bool:
         """Whether a validation falls on ``step``."""
@@ -124,6 +144,7 @@ class Examiner:
                 # Of several ranks one would leave the others waiting in a metric's sum over all of them.
                 with self.signal.interruptible() if self.runtime.world_size == 1 else nullcontext():
                     values |= self.validation.measure(self.model)
+            self._tell(self.validation.left_out)
         return self.runtime.gather(values)[0]
 
     @contextmanager
@@ -142,18 +163,37 @@ class Examiner:
         active.sort(key=lambda name: name != GENERATOR)  # its judged images serve the others
         sums: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for batch, size in self._in_step(validation.cropped() if active else iter(())):
+        seen = 0
+        small: list[int] = []
+        for batch, size in self._in_step(validation.cropped(small.append) if active else iter(())):
+            seen += size
             for name, value in self._pass(active, clocks, batch).items():
                 if size:
                     sums[name] = sums.get(name, 0.0) + value * size
                     counts[name] = counts.get(name, 0) + size
-        everywhere = self.runtime.gather((sums, counts))
+        gathered = self.runtime.gather((sums, counts, seen, sum(small)))
+        validation.note_small(sum(entry[3] for entry in gathered), sum(entry[2] for entry in gathered))
+        everywhere = [entry[:2] for entry in gathered]
         names = {name: None for found, _ in everywhere for name in found}
         return {
             name: sum(found.get(name, 0.0) for found, _ in everywhere)
             / sum(sizes.get(name, 0) for _, sizes in everywhere)
             for name in names
         }
+
+    def _tell(self, left_out: Mapping[str, str]) -> None:
+        """One line in the log for everybody who could not take some images, once in a run."""
+        for name, reason in left_out.items():
+            if name not in self._told and self.runtime.is_main:
+                log.warning("validation: %s: %s", name, reason)
+            self._told.add(name)
+
+    def excuse(self, value: str) -> str:
+        """Why a value was not measured, as the end of a sentence; empty if nothing is known."""
+        reasons = self.validation.left_out if self.validation is not None else {}
+        owner = OBJECTIVE if value.split("/", maxsplit=1)[0] in self.players else value
+        near = [name for name in reasons if owner == name or owner.startswith(f"{name}_")]
+        return f": {reasons[max(near, key=len)]}" if near else ""
 
     def _in_step(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, int]]:
         """Batches with their sizes, equally many on all ranks: one that has no more repeats one, with size 0.

@@ -1,7 +1,13 @@
 """What extractors do to images before they look at them."""
 
+from collections.abc import Sequence
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
+
+Channels = Sequence[Annotated[int, Field(ge=0)]]
 
 
 def as_rgb(images: Tensor) -> Tensor:
@@ -11,8 +17,43 @@ def as_rgb(images: Tensor) -> Tensor:
         ValueError: for anything else.
     """
     if images.ndim != 4 or images.shape[1] not in {1, 3}:
-        raise ValueError(f"images have shape {tuple(images.shape)}: expected (B, 3, H, W), or (B, 1, H, W) for grey")
+        raise ValueError(
+            f"images have shape {tuple(images.shape)}: expected (B, 3, H, W), or (B, 1, H, W) for grey; an option "
+            "channels, as [0, 1, 2], chooses"
+        )
     return images.expand(-1, 3, -1, -1)
+
+
+def seen(images: Tensor, channels: Channels | None) -> Tensor:
+    """The ``channels`` of images (B, C, H, W), in that order: (B, len(channels), H, W); all of them for None.
+
+    Raises:
+        ValueError: if the images have no such channel.
+
+    Example:
+        >>> seen(torch.arange(4.0).reshape(1, 4, 1, 1), [2, 0]).flatten()
+        tensor([2., 0.])
+    """
+    if channels is None:
+        return images
+    if images.ndim != 4 or max(channels) >= images.shape[1]:
+        raise ValueError(
+            f"channels={list(channels)}: images have shape {tuple(images.shape)}, no channel {max(channels)}"
+        )
+    return images[:, list(channels)]
+
+
+def chosen(channels: Channels | None) -> tuple[int, ...] | None:
+    """``channels`` as an option keeps them: None, or numbers of channels counted from 0, of which one may stand twice.
+
+    Raises:
+        ValueError: for no channel, or a negative one.
+    """
+    if channels is None:
+        return None
+    if not channels or min(channels) < 0:
+        raise ValueError(f"channels={list(channels)}: expected one or more numbers of channels, counted from 0")
+    return tuple(channels)
 
 
 def area_resize(images: Tensor, height: int, width: int) -> Tensor:

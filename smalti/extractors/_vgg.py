@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smalti.extractors._images import as_rgb
 from smalti.registry import suggest
 
 VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)
@@ -87,10 +88,7 @@ class VGGTrunk(nn.Module):
         Raises:
             ValueError: for other channels, or fewer pixels than the poolings need.
         """
-        if images.ndim != 4 or images.shape[1] not in {1, 3}:
-            raise ValueError(
-                f"images have shape {tuple(images.shape)}: expected (B, 3, H, W), or (B, 1, H, W) for grey"
-            )
+        images = as_rgb(images)
         if min(images.shape[2:]) < self.smallest_size:
             raise ValueError(
                 f"images of {images.shape[2]} x {images.shape[3]} pixels: VGG needs at least "

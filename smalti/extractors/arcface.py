@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from smalti.extractors import Extractor
 from smalti.extractors._download import PinnedFile, fetch
 from smalti.extractors._frozen import freeze, named_weights
-from smalti.extractors._images import as_rgb
+from smalti.extractors._images import Channels, as_rgb
 from smalti.extractors._weights import fill, label_of, paths_of, random_tensors, read_tensors
 from smalti.nn.sizes import Layers
 
@@ -40,6 +40,7 @@ class ArcFace(Extractor):
         widths: channels of the four stages, the last of them also of the embedding; other than the standard ones only
             without ``pretrained``.
         blocks: number of residual blocks of the four stages; likewise.
+        channels: which channels of the images it sees, and in which order, counted from 0; None: all, one or three.
 
     Example:
         >>> network = ArcFace(weights="random", widths=(4, 4, 8, 8), blocks=(1, 1, 1, 1))
@@ -53,8 +54,9 @@ class ArcFace(Extractor):
         weights: str | Sequence[str] = "pretrained",
         widths: Sequence[int] = WIDTHS,
         blocks: Sequence[Layers] = BLOCKS,
+        channels: Channels | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         paths = paths_of(weights)
         for name, values, standard in (("widths", widths, WIDTHS), ("blocks", blocks, BLOCKS)):
             if len(values) != len(standard) or min(values) < 1:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from smalti.extractors import TextImageExtractor
 from smalti.extractors._frozen import freeze, named_weights
-from smalti.extractors._images import area_resize, as_rgb
+from smalti.extractors._images import Channels, area_resize, as_rgb
 from smalti.extractors._weights import fill, random_tensors
 from smalti.registry import UserError
 
@@ -38,6 +38,7 @@ class CLIP(TextImageExtractor):
         weights: ``pretrained`` (OpenAI's ViT-B/32 at a fixed revision), ``random`` (a tiny network that reads bytes,
             always the same), the folder of a CLIP model that transformers has saved, or the name of a repository.
         revision: branch, tag or commit of the repository; for ``pretrained`` it is fixed.
+        channels: which channels of the images it sees, and in which order, counted from 0; None: all, one or three.
 
     Example:
         >>> network = CLIP(weights="random")
@@ -50,8 +51,10 @@ class CLIP(TextImageExtractor):
     shift: Tensor
     scale: Tensor
 
-    def __init__(self, *, weights: str = "pretrained", revision: str | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, *, weights: str = "pretrained", revision: str | None = None, channels: Channels | None = None
+    ) -> None:
+        super().__init__(channels)
         if revision is not None and (weights in {"pretrained", "random"} or Path(weights).expanduser().is_dir()):
             raise ValueError(f"revision={revision!r}: expected only with the name of a repository as weights")
         pretrained = weights == "pretrained"

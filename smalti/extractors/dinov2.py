@@ -6,6 +6,7 @@ from pydantic import Field
 from torch import Tensor
 
 from smalti.extractors import Extractor
+from smalti.extractors._images import Channels
 from smalti.extractors._preprocessing import Resize
 from smalti.extractors._transformers import Setting
 from smalti.extractors.vision_transformer import VisionTransformer
@@ -27,6 +28,7 @@ class DINOv2(Extractor):
         weights: ``pretrained`` (from the Hub), ``random`` (always the same), or the path of a local copy.
         size: side of the square that images are resized to, a multiple of the patch size 14.
         resize: ``bicubic`` or ``bilinear`` with antialiasing, or ``nearest``, which picks pixels, as FQGAN did.
+        channels: which channels of the images it sees, and in which order, counted from 0; None: all, one or three.
 
     Raises:
         UserError: if the weights cannot be had, or transformers is not installed.
@@ -39,8 +41,9 @@ class DINOv2(Extractor):
         weights: str = "pretrained",
         size: Annotated[int, Field(ge=14, multiple_of=14)] = 224,
         resize: Resize = "bicubic",
+        channels: Channels | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         if variant not in WIDTHS:
             raise ValueError(f"variant={variant!r}: expected {', '.join(map(repr, WIDTHS))}")
         if variant == "tiny" and weights == "pretrained":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from smalti.extractors import Extractor
 from smalti.extractors._download import PinnedFile, fetch
 from smalti.extractors._frozen import freeze, named_weights
-from smalti.extractors._images import as_rgb
+from smalti.extractors._images import Channels, as_rgb
 from smalti.extractors._weights import fill, label_of, paths_of, random_tensors, read_tensors
 
 FILE = PinnedFile(
@@ -32,6 +32,7 @@ class LightCNN(Extractor):
     Args:
         weights: ``pretrained`` (OpenMMLab's, downloaded once), ``random`` (always the same), or the path of a file with
             names ``features.{i}.filter.weight``; several paths are read together.
+        channels: which channels of the images it sees, and in which order, counted from 0; None: all, one or three.
 
     Example:
         >>> features = LightCNN(weights="random")(torch.zeros(1, 3, 128, 128))
@@ -39,8 +40,8 @@ class LightCNN(Extractor):
         [(1, 128, 8, 8)]
     """
 
-    def __init__(self, *, weights: str | Sequence[str] = "pretrained") -> None:
-        super().__init__()
+    def __init__(self, *, weights: str | Sequence[str] = "pretrained", channels: Channels | None = None) -> None:
+        super().__init__(channels)
         paths = paths_of(weights)
         self.name = f"light_cnn{label_of(weights)}"
         with torch.random.fork_rng(devices=[]):  # building draws numbers that are overwritten below

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smalti.extractors import Extractor
+from smalti.extractors._images import Channels
 from smalti.extractors._vgg import SCALE, SHIFT, VGG16_CONVOLUTIONS, VGG_WIDTHS, VGGTrunk
 from smalti.extractors._weights import (
     fill,
@@ -41,6 +42,7 @@ class LPIPS(Extractor):
             latent-diffusion), linear weights as ``lin{k}.model.1.weight``. Several paths are read together. If none of
             them holds linear weights, the pretrained ones are used.
         widths: channels of the five blocks; other than the standard ones only without ``pretrained``.
+        channels: which channels of the images it sees, and in which order, counted from 0; None: all, one or three.
 
     Example:
         >>> extractor = LPIPS(weights="random", widths=(4, 4, 8, 8, 8))
@@ -48,12 +50,19 @@ class LPIPS(Extractor):
         ('lpips-vgg16 (random weights)', 0, 0)
     """
 
-    def __init__(self, *, weights: str | Sequence[str] = "pretrained", widths: Sequence[int] = VGG_WIDTHS) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        weights: str | Sequence[str] = "pretrained",
+        widths: Sequence[int] = VGG_WIDTHS,
+        channels: Channels | None = None,
+    ) -> None:
+        super().__init__(channels)
         paths = paths_of(weights)
         check_widths(weights, widths)
         self.name = f"lpips-vgg16{label_of(weights)}"
         self.trunk = VGGTrunk(VGG16_CONVOLUTIONS, widths)
+        self.smallest_size = self.trunk.smallest_size
         for k, width in enumerate(widths):
             self.register_buffer(f"head{k}", torch.zeros(1, width, 1, 1), persistent=False)
         if not self.trunk.shift.is_meta:

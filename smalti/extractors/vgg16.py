@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from smalti.extractors import Extractor
+from smalti.extractors._images import Channels
 from smalti.extractors._vgg import VGG16_CONVOLUTIONS, VGG_WIDTHS, VGGTrunk
 from smalti.extractors._weights import (
     fill,
@@ -31,6 +32,7 @@ class VGG16(Extractor):
         widths: channels of the five blocks; other than the standard ones only without ``pretrained``.
         layers: which features, and in which order: ``conv3_2`` is before its ReLU, ``relu3_2`` after it, ``pool3`` ends
             block 3.
+        channels: which channels of the images it sees, and in which order, counted from 0; None: all, one or three.
 
     Example:
         >>> import torch
@@ -45,12 +47,14 @@ class VGG16(Extractor):
         weights: str | Sequence[str] = "pretrained",
         widths: Sequence[int] = VGG_WIDTHS,
         layers: Sequence[str] = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
+        channels: Channels | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         paths = paths_of(weights)
         check_widths(weights, widths)
         self.name = f"vgg16{label_of(weights)}"
         self.trunk = VGGTrunk(VGG16_CONVOLUTIONS, widths, layers)
+        self.smallest_size = self.trunk.smallest_size
         if not self.trunk.shift.is_meta:
             fill_trunk(self.trunk, weights, paths, pretrained_vgg16, self.name)
         self.train(False)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from smalti.extractors import Extractor
+from smalti.extractors._images import Channels
 from smalti.extractors._vgg import VGG19_CONVOLUTIONS, VGG_WIDTHS, VGGTrunk
 from smalti.extractors._weights import label_of, paths_of, pretrained_vgg19
 from smalti.extractors.vgg16 import check_widths, fill_trunk
@@ -25,6 +26,7 @@ class VGG19(Extractor):
         widths: channels of the five blocks; other than the standard ones only without ``pretrained``.
         layers: which features, and in which order: ``conv3_2`` is before its ReLU, ``relu3_2`` after it, ``pool3`` ends
             block 3.
+        channels: which channels of the images it sees, and in which order, counted from 0; None: all, one or three.
 
     Example:
         >>> import torch
@@ -39,12 +41,14 @@ class VGG19(Extractor):
         weights: str | Sequence[str] = "pretrained",
         widths: Sequence[int] = VGG_WIDTHS,
         layers: Sequence[str] = BEFORE_RELU,
+        channels: Channels | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         paths = paths_of(weights)
         check_widths(weights, widths)
         self.name = f"vgg19{label_of(weights)}"
         self.trunk = VGGTrunk(VGG19_CONVOLUTIONS, widths, layers)
+        self.smallest_size = self.trunk.smallest_size
         if not self.trunk.shift.is_meta:
             fill_trunk(self.trunk, weights, paths, pretrained_vgg19, self.name)
         self.train(False)

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from smalti.extractors import Extractor
+from smalti.extractors._images import Channels
 from smalti.extractors._preprocessing import Normalization, Resize, prepare
 from smalti.extractors._transformers import Frozen, Setting, on_meta_device, pretrained, random_model
 
@@ -27,6 +28,7 @@ class VisionTransformer(Extractor):
         size: side of the square that images are resized to.
         resize: ``bicubic`` or ``bilinear`` with antialiasing, or ``nearest``, which picks pixels, as FQGAN did.
         normalization: mean and deviation of ``imagenet``, of ``clip``, or ``half`` (0.5 and 0.5).
+        channels: which channels of the images it sees, and in which order, counted from 0; None: all, one or three.
 
     Raises:
         UserError: if the model cannot be had, or transformers is not installed.
@@ -43,8 +45,9 @@ class VisionTransformer(Extractor):
         size: Annotated[int, Field(ge=1)] = 224,
         resize: Resize = "bicubic",
         normalization: Normalization = "imagenet",
+        channels: Channels | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         if weights == "random" and config is None:
             raise ValueError("weights='random': expected config, the architecture to build")
         if weights == "pretrained" and (model is None or config is not None):

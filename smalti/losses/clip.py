@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from smalti.extractors import TextImageExtractor
+from smalti.extractors._images import Channels, chosen, seen
 from smalti.extractors.clip import CLIP as Network  # noqa: N811 (the loss has the name of its network)
 from smalti.losses import Reduction
 from smalti.losses._reduction import Weighting, at_least_float32, check_choice, reduce
@@ -57,6 +58,7 @@ class CLIP(WeightedLoss):
 
     Args:
         extractor: the frozen networks; the default is :class:`smalti.extractors.clip.CLIP` with pretrained weights.
+        channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
         pairs: ``matched``: a text for each image; ``all``: every image is compared with every text.
         reduction: ``none`` (shape (B, 1, 1, 1) or (B, M, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
         weighting: what a weighted mean divides by.
@@ -73,6 +75,7 @@ class CLIP(WeightedLoss):
         self,
         *,
         extractor: TextImageExtractor | None = None,
+        channels: Channels | None = None,
         pairs: Pairs = "matched",
         reduction: Reduction = "mean",
         weighting: Weighting = "weighted_mean",
@@ -81,9 +84,12 @@ class CLIP(WeightedLoss):
         super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
         check_choice("pairs", pairs, Pairs)
         self.extractor = Network() if extractor is None else extractor
+        self.channels = chosen(channels)
         self.pairs: Pairs = pairs
 
     def forward(self, prediction: Tensor, text: Sequence[str], weight: Tensor | None = None) -> Tensor:
         """How far images (B, 3, H, W) are from their texts; ``weight`` is (B,) or (B, 1, 1, 1)."""
-        values = clip(prediction, text, extractor=self.extractor, pairs=self.pairs, reduction="none")
+        values = clip(
+            seen(prediction, self.channels), text, extractor=self.extractor, pairs=self.pairs, reduction="none"
+        )
         return self.reduced(values, weight)

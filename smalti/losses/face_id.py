@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.extractors import Extractor
+from smalti.extractors._images import Channels, chosen, seen
 from smalti.extractors.arcface import ArcFace as Network
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
@@ -56,6 +57,7 @@ class FaceId(ComparisonLoss):
 
     Args:
         extractor: the frozen network; by default :class:`smalti.extractors.arcface.ArcFace` with pretrained weights.
+        channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
         weighting: what a weighted mean divides by.
         per_sample: whether the mean is taken of each sample first.
@@ -73,13 +75,15 @@ class FaceId(ComparisonLoss):
         self,
         *,
         extractor: Extractor | None = None,
+        channels: Channels | None = None,
         reduction: Reduction = "mean",
         weighting: Weighting = "weighted_mean",
         per_sample: bool = False,
     ) -> None:
         super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
         self.extractor = Network() if extractor is None else extractor
+        self.channels = chosen(channels)
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return _distances(prediction, target, self.extractor)
+        return _distances(seen(prediction, self.channels), seen(target, self.channels), self.extractor)

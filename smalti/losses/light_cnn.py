@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from smalti.extractors import Extractor
+from smalti.extractors._images import Channels, chosen, seen
 from smalti.extractors.light_cnn import LightCNN as Network
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
@@ -51,6 +52,7 @@ class LightCNN(ComparisonLoss):
 
     Args:
         extractor: the frozen network; by default :class:`smalti.extractors.light_cnn.LightCNN` with pretrained weights.
+        channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
         criterion: ``l1`` compares features by their absolute difference, ``mse`` by its square.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
         weighting: what a weighted mean divides by.
@@ -69,6 +71,7 @@ class LightCNN(ComparisonLoss):
         self,
         *,
         extractor: Extractor | None = None,
+        channels: Channels | None = None,
         criterion: Criterion = "l1",
         reduction: Reduction = "mean",
         weighting: Weighting = "weighted_mean",
@@ -77,8 +80,11 @@ class LightCNN(ComparisonLoss):
         super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
         check_choice("criterion", criterion, Criterion)
         self.extractor = Network() if extractor is None else extractor
+        self.channels = chosen(channels)
         self.criterion: Criterion = criterion
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return mean_difference(*deepest(prediction, target, self.extractor), self.criterion)
+        return mean_difference(
+            *deepest(seen(prediction, self.channels), seen(target, self.channels), self.extractor), self.criterion
+        )

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.extractors import lpips as features
+from smalti.extractors._images import Channels, chosen, seen
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
 from smalti.losses._range import SIGNED, check_images
@@ -61,6 +62,7 @@ class LPIPS(ComparisonLoss):
 
     Args:
         extractor: the frozen network; the default is :class:`smalti.extractors.lpips.LPIPS` with pretrained weights.
+        channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
         weighting: what a weighted mean divides by.
         per_sample: whether the mean is taken of each sample first.
@@ -77,13 +79,15 @@ class LPIPS(ComparisonLoss):
         self,
         *,
         extractor: Extractor | None = None,
+        channels: Channels | None = None,
         reduction: Reduction = "mean",
         weighting: Weighting = "weighted_mean",
         per_sample: bool = False,
     ) -> None:
         super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
         self.extractor = features.LPIPS() if extractor is None else extractor
+        self.channels = chosen(channels)
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return _distances(prediction, target, self.extractor)
+        return _distances(seen(prediction, self.channels), seen(target, self.channels), self.extractor)

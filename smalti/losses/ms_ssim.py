@@ -13,6 +13,7 @@ from smalti.losses._comparison import ComparisonLoss
 from smalti.losses._range import SIGNED, check_images, ends
 from smalti.losses._reduction import Weighting, check_choice
 from smalti.losses._structure import Border, check_window, similarity_maps, unit_images
+from smalti.losses.ssim import smallest_side
 from smalti.registry import UserError
 
 Negative = Literal["zero", "shift"]
@@ -152,6 +153,7 @@ class MSSSIM(ComparisonLoss):
         self.k2 = k2
         self.border: Border = border
         self.negative: Negative = negative
+        self.smallest_size = _smallest_side(len(self.scale_weights), window, border)
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """1 - MS-SSIM with shape (B, 1, 1, 1) of images with shape (B, C, H, W) in [-1, 1]."""
@@ -175,12 +177,14 @@ def _power(values: Tensor, exponent: float) -> Tensor:
 
 
 def _check_size(images: Tensor, scales: int, window: int, border: Border) -> None:
-    side = min(images.shape[-2:])
-    at_last = window // 2 + 1 if border == "reflect" else window
-    # Every scale but the last takes whole windows only; halving rounds down.
-    least = max([at_last * 2 ** (scales - 1)] + [window * 2**scale for scale in range(scales - 1)])
-    if side < least:
+    least = _smallest_side(scales, window, border)
+    if min(images.shape[-2:]) < least:
         raise UserError(
             f"images of {images.shape[-2]} x {images.shape[-1]} pixels: MS-SSIM with {scales} scales and windows of "
             f"{window} needs at least {least} x {least}; give fewer scale_weights"
         )
+
+
+def _smallest_side(scales: int, window: int, border: Border) -> int:
+    """The least height and width: every scale but the last takes whole windows only, and halving rounds down."""
+    return max(smallest_side(window, border) << (scales - 1), *(window << scale for scale in range(scales - 1)), 1)

@@ -18,13 +18,15 @@ from smalti.losses._structure import Border as Border  # noqa: PLC0414 (metrics 
 from smalti.losses._structure import check_window, similarity_maps, unit_images
 from smalti.registry import UserError
 
+WINDOW = 11
+
 
 def ssim(
     prediction: Tensor,
     target: Tensor,
     *,
     clamp: bool = True,
-    window: int = 11,
+    window: int = WINDOW,
     sigma: float = 1.5,
     k1: float = 0.01,
     k2: float = 0.03,
@@ -70,11 +72,20 @@ def ssim(
 def _similarity(x: Tensor, y: Tensor, *, window: int, sigma: float, k1: float, k2: float, border: Border) -> Tensor:
     """SSIM with shape (B,) of images with shape (B, C, H, W) in [0, 1], unchecked."""
     height, width = y.shape[-2:]
-    least = window // 2 + 1 if border == "reflect" else window
+    least = smallest_side(window, border)
     if min(height, width) < least:
         raise UserError(f"images of {height} x {width} pixels: SSIM needs at least {least} x {least}")
     luminance, structure = similarity_maps(x, y, window=window, sigma=sigma, k1=k1, k2=k2, border=border)
     return (luminance * structure).flatten(1).mean(dim=1)
+
+
+def smallest_side(window: int, border: Border) -> int:
+    """The least height and width of an image that SSIM takes: what can be continued by reflection, or whole windows.
+
+    >>> smallest_side(11, "reflect"), smallest_side(11, "valid")
+    (6, 11)
+    """
+    return window // 2 + 1 if border == "reflect" else window
 
 
 class SSIM(ComparisonLoss):
@@ -100,7 +111,7 @@ class SSIM(ComparisonLoss):
         self,
         *,
         clamp: bool = False,
-        window: Annotated[int, Field(ge=1)] = 11,
+        window: Annotated[int, Field(ge=1)] = WINDOW,
         sigma: Annotated[float, Field(gt=0)] = 1.5,
         k1: Annotated[float, Field(gt=0)] = 0.01,
         k2: Annotated[float, Field(gt=0)] = 0.03,
@@ -117,6 +128,7 @@ class SSIM(ComparisonLoss):
         self.k1 = k1
         self.k2 = k2
         self.border: Border = border
+        self.smallest_size = smallest_side(window, border)
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """1 - SSIM with shape (B, 1, 1, 1) of images with shape (B, C, H, W) in [-1, 1]."""

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from smalti.extractors import Extractor
+from smalti.extractors._images import Channels, chosen, seen
 from smalti.extractors.vgg19 import VGG19
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
@@ -69,6 +70,7 @@ class Style(ComparisonLoss):
 
     Args:
         extractor: the frozen network; the default is :class:`smalti.extractors.vgg19.VGG19` with pretrained weights.
+        channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
         layer_weights: one for each feature of the extractor.
         criterion: ``l1`` compares the matrices by their absolute difference, ``mse`` by its square.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
@@ -88,6 +90,7 @@ class Style(ComparisonLoss):
         self,
         *,
         extractor: Extractor | None = None,
+        channels: Channels | None = None,
         layer_weights: Sequence[Annotated[float, Field(ge=0)]] = LAYER_WEIGHTS,
         criterion: Criterion = "l1",
         reduction: Reduction = "mean",
@@ -98,9 +101,17 @@ class Style(ComparisonLoss):
         check_layer_weights(layer_weights)
         check_choice("criterion", criterion, Criterion)
         self.extractor = VGG19() if extractor is None else extractor
+        self.channels = chosen(channels)
         self.layer_weights = tuple(layer_weights)
         self.criterion: Criterion = criterion
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return weighted_layers(prediction, target, self.extractor, self.layer_weights, self.criterion, gram)
+        return weighted_layers(
+            seen(prediction, self.channels),
+            seen(target, self.channels),
+            self.extractor,
+            self.layer_weights,
+            self.criterion,
+            gram,
+        )

@@ -35,11 +35,13 @@ class Metric(Part):
     """Base of all metrics: a light description; ``create`` imports torchmetrics and gives the accumulator.
 
     ``higher_is_better`` defines what "best" means when a recipe monitors the metric; None: it cannot be monitored.
+    Images with a side below ``smallest_size`` are left out of it.
     """
 
     kind = "metric"
     package = "smalti.metrics"
     higher_is_better: bool | None = None
+    smallest_size: int = 1
 
     @abstractmethod
     def create(self) -> "Accumulator":

@@ -44,10 +44,12 @@ class Evaluation:
         values: name -> number over all images of all ranks.
         images: a row for each image of this rank, in order: ``index``, ``name`` if names were given, and the numbers
             that a single image has. Plain values, ready for JSON or CSV.
+        left_out: name of a metric -> how many images of all ranks it could not take, and why; those without any apart.
     """
 
     values: Mapping[str, float]
     images: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def evaluate(
@@ -72,7 +74,8 @@ def examine(
     Images whose sides the model's factor does not divide are padded right and bottom, and the reconstruction is cut
     back; the padding's tokens count, since they must be stored. Random numbers, where a model draws any, are the same
     every time and leave the global generators alone. With several ranks each one measures its own batches and gets the
-    numbers of all.
+    numbers of all. Images below a metric's ``smallest_size`` are left out of that metric; one that is left none has no
+    number.
 
     Args:
         model: satisfies :class:`Tokenizer`, or makes images from noise; left in the mode it was in.
@@ -93,6 +96,7 @@ def examine(
     for name, metric in by_name.items():
         metric.begin(accumulators[name], {} if isinstance(model, ImageMaker) else tokenizer.codebook_sizes)
     rows: list[dict[str, Any]] = []
+    small = dict.fromkeys(by_name, 0)
     with _evaluating(model, device):
         for batch in batches:
             moved = to_device(dict(batch), device)
@@ -100,15 +104,35 @@ def examine(
                 observation = observe_made(model, moved, weight.dtype)
             else:
                 observation = observe(tokenizer, moved["image"], weight.dtype)
+            taken = {name: metric for name, metric in by_name.items() if _fits(metric, observation.target)}
+            small |= {name: small[name] + len(observation.target) for name in by_name.keys() - taken.keys()}
             with _naming(batch, names):
-                found = _update(by_name, accumulators, observation)
+                found = _update(taken, accumulators, observation)
             rows += _rows(batch, found, len(observation.target), names)
-        if not all_reduce_sum(torch.tensor(len(rows), device=device)):
+        total, *without = all_reduce_sum(torch.tensor([len(rows), *small.values()], device=device)).tolist()
+        if not total:
             raise UserError("no image to evaluate on")
+        counts = dict(zip(small, without, strict=True))
         values: dict[str, float] = {}
         for name, metric in by_name.items():
-            values |= _numbers(name, metric, _computed(accumulators[name]), taken=values)
-    return Evaluation(values=values, images=tuple(rows))
+            if counts[name] < total:
+                values |= _numbers(name, metric, _computed(accumulators[name]), taken=values)
+    left_out = {name: _too_small(by_name[name], count, total) for name, count in counts.items() if count}
+    return Evaluation(values=values, images=tuple(rows), left_out=left_out)
+
+
+def _fits(metric: Metric, images: Tensor) -> bool:
+    """Whether a metric takes images with shape (B, C, H, W)."""
+    return min(images.shape[-2:]) >= _smallest(metric)
+
+
+def _smallest(metric: Metric) -> int:
+    return int(getattr(metric, "smallest_size", 1))  # a metric from elsewhere need not say
+
+
+def _too_small(metric: Metric, count: int, total: int) -> str:
+    least = _smallest(metric)
+    return f"{count} of {total} images are left out, it needs at least {least} x {least} pixels"
 
 
 @contextmanager

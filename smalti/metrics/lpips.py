@@ -4,6 +4,7 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.extractors import lpips as features
+from smalti.extractors._images import Channels, chosen, seen
 from smalti.losses._range import SIGNED, check_images, clamped
 from smalti.losses.lpips import lpips
 from smalti.metrics import Observation
@@ -19,12 +20,15 @@ class LPIPS(PerImageMetric):
 
     Args:
         extractor: the network; None for :class:`smalti.extractors.lpips.LPIPS` with pretrained weights.
+        channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
     """
 
     higher_is_better = False
 
-    def __init__(self, extractor: Extractor | None = None) -> None:
+    def __init__(self, extractor: Extractor | None = None, channels: Channels | None = None) -> None:
         self.extractor = features.LPIPS() if extractor is None else extractor
+        self.channels = chosen(channels)
+        self.smallest_size = getattr(self.extractor, "smallest_size", 1)
         is_random = arguments_of(self.extractor).get("weights") == "random"
         self.names = ("lpips_random" if is_random else "lpips",)
 
@@ -32,5 +36,7 @@ class LPIPS(PerImageMetric):
         """``lpips`` (or ``lpips_random``) -> distance of each image, with shape (B,)."""
         extractor = self.extractor.to(observation.target.device)
         check_images(observation.reconstruction, observation.target, SIGNED)
-        images = [clamped(of.float(), SIGNED) for of in (observation.reconstruction, observation.target)]
+        images = [
+            seen(clamped(of.float(), SIGNED), self.channels) for of in (observation.reconstruction, observation.target)
+        ]
         return {self.names[0]: lpips(*images, extractor=extractor, reduction="none").flatten()}

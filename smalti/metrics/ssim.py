@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from smalti.losses._reduction import check_choice
-from smalti.losses.ssim import Border, ssim
+from smalti.losses.ssim import WINDOW, Border, smallest_side, ssim
 from smalti.metrics import Observation
 from smalti.metrics._per_image import PerImageMetric
 
@@ -24,6 +24,7 @@ class SSIM(PerImageMetric):
     def __init__(self, border: Border = "reflect") -> None:
         check_choice("border", border, Border)
         self.border: Border = border
+        self.smallest_size = smallest_side(WINDOW, border)
 
     def per_image(self, observation: Observation) -> dict[str, Tensor]:
         """``ssim`` -> similarity of each image, with shape (B,)."""

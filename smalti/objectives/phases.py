@@ -156,6 +156,11 @@ class GeneratorPhase(Phase):
         model: TrainableModel = self.network  # type: ignore[assignment]
         return model
 
+    @property
+    def teachers(self) -> tuple[nn.Module, ...]:
+        """The frozen networks that look at the target."""
+        return tuple(self._others[1].values())
+
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> "GeneratorPhase":
         """Teachers move along, though they are in no state dict."""
         for teacher in self._others[1].values():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import smalti
 from smalti.cli.reconstruct import open_image
@@ -58,3 +59,16 @@ def test_images_are_read_with_the_channels_of_the_model(
     assert result.stdout.startswith("2 images in ")
     result = smalti_cli("encode", tmp_path / "model", "--data", photos, "--out", tmp_path / "tokens.npz")
     assert result.exit_code == 0, result.output
+
+
+def test_images_that_a_metric_cannot_take_are_counted(smalti_cli: Verb, trained: Path, photos: Path) -> None:
+    Image.new("RGB", (5, 5)).save(photos / "thumbnail.png")
+    found = smalti_cli("evaluate", trained, "--data", photos, "--metrics", "psnr,ssim", "--json")
+    assert "ssim: 1 of 3 images are left out, it needs at least 6 x 6 pixels" in found.stderr
+    rows = json.loads(found.stdout)["images"]
+    assert ["ssim" in row for row in rows] == [True, True, False]
+    (photos / "a.png").unlink()
+    (photos / "below" / "b.png").unlink()
+    nothing = smalti_cli("evaluate", trained, "--data", photos, "--metrics", "ssim")
+    assert nothing.exit_code == 2
+    assert "nothing could be measured" in nothing.output

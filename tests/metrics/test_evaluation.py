@@ -188,11 +188,23 @@ def test_nothing_to_evaluate_on_is_an_error() -> None:
         evaluate(Rounding(), [], METRICS)
 
 
-def test_image_too_small_for_ssim_is_named() -> None:
-    with pytest.raises(UserError, match="images of 1 x 1 pixels: SSIM needs at least 6 x 6"):
-        evaluate(Rounding(), batches((1, 1, 1)), METRICS)
-    with pytest.raises(UserError, match=r"^dot\.png: images of 1 x 1 pixels"):
-        examine(Rounding(), batches((1, 8, 8), (1, 1, 1)), METRICS, names=["whole.png", "dot.png"])
+@pytest.mark.parametrize("border", ["reflect", "valid"])
+def test_images_too_small_for_a_metric_are_left_out_of_it_alone(border: Any) -> None:
+    metrics = {"psnr": PSNR(), "near": SSIM(border=border)}
+    least = 6 if border == "reflect" else 11
+    found = examine(Rounding(), batches((1, 16, 16), (3, least - 1, 16), (1, 1, 1)), metrics)
+    assert found.left_out == {"near": f"4 of 5 images are left out, it needs at least {least} x {least} pixels"}
+    assert ["near" in row for row in found.images] == [True, False, False, False, False]
+    assert all("psnr" in row for row in found.images)
+    alone = evaluate(Rounding(), batches((1, 16, 16)), metrics)
+    assert found.values["near"] == pytest.approx(alone["near"])
+
+
+def test_a_metric_that_no_image_fits_has_no_number() -> None:
+    found = examine(Rounding(), batches((2, 1, 1)), {"psnr": PSNR(), "ssim": SSIM()})
+    assert set(found.values) == {"psnr"}
+    assert found.left_out == {"ssim": "2 of 2 images are left out, it needs at least 6 x 6 pixels"}
+    assert not evaluate(Rounding(), batches((1, 4, 4)), [SSIM()])
 
 
 def test_images_may_be_numbers_and_the_model_in_double_precision() -> None:
