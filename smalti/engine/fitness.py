@@ -12,10 +12,11 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from smalti.config import ConfigError, Problem, Spec
+from smalti.config import Problem, Spec
 from smalti.data import ImageSource
 from smalti.engine.sections import Recipe, TermSpec
 from smalti.extractors import Extractor
+from smalti.nn.budget import within_budget
 from smalti.nn.meta import on_meta_device
 from smalti.objectives.names import PREDICTION, TARGET
 
@@ -160,9 +161,9 @@ def _losses(recipe: Recipe, model: Any) -> Iterator[tuple[str, nn.Module]]:
 
 def _loss(term: TermSpec, name: str) -> Any:
     try:
-        with on_meta_device():
+        with on_meta_device(), within_budget():
             return term.build(name).loss
-    except ValueError:  # that is said elsewhere
+    except Exception:  # that is said elsewhere
         return None
 
 
@@ -178,9 +179,9 @@ def _built(spec: Any) -> Any:
     if not isinstance(spec, Spec):
         return None
     try:
-        with on_meta_device():
+        with on_meta_device(), within_budget():
             return spec.build()
-    except ConfigError:  # that is said elsewhere, or when the run is put together
+    except Exception:  # that is said elsewhere, or when the run is put together
         return None
 
 
