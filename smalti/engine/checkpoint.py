@@ -10,7 +10,7 @@ import hashlib
 import json
 import pickle
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from smalti.registry import UserError
 from smalti.writing import UNFINISHED, flush_to_disk, to_json, whole
 
 FORMAT = 1
-STATE, MANIFEST = "state.pt", "manifest.json"
+STATE, MANIFEST, NETWORK = "state.pt", "manifest.json", ".safetensors"
 REPLACED, DAMAGED = ".replaced-", "damaged-"
 PARSE_ERRORS = (json.JSONDecodeError, UnicodeDecodeError, pickle.UnpicklingError, SafetensorError)
 WRITE_ERRORS = (OSError, SafetensorError, RuntimeError)  # a full disk is all three, depending on who was writing
@@ -38,11 +38,15 @@ class Checkpoint:
         step: generator updates completed.
         networks: name -> state dict.
         state: plain values and tensors: counters, optimizer moments.
+        best_step: step of the best checkpoint when this one was written, or None.
+        good: whether the run was well: no update had just failed, and all weights and held-out numbers were finite.
     """
 
     step: int
     networks: Mapping[str, Mapping[str, Tensor]]
     state: Mapping[str, Any]
+    best_step: int | None = None
+    good: bool = True
 
 
 class CheckpointFolder:
@@ -52,23 +56,42 @@ class CheckpointFolder:
         path: the folder; made when the first checkpoint is saved.
         keep: how many of the newest are kept.
         report: told of every damaged checkpoint.
+        parts: mappings that every state has.
     """
 
-    def __init__(self, path: Path, keep: int = 3, report: Callable[[str], None] = lambda message: None) -> None:
-        self.path, self.keep, self.report = path, keep, report
+    def __init__(
+        self,
+        path: Path,
+        keep: int = 3,
+        report: Callable[[str], None] = lambda message: None,
+        parts: Sequence[str] = (),
+    ) -> None:
+        self.path, self.keep, self.report, self.parts = path, keep, report, parts
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there, ascending; not all of them need be readable."""
         if not self.path.is_dir():
             return []
-        return sorted(int(entry.name) for entry in self.path.iterdir() if entry.is_dir() and entry.name.isdigit())
+        return sorted(int(entry.name) for entry in self.path.iterdir() if entry.is_dir() and _is_step(entry.name))
+
+    def good_steps(self) -> list[int]:
+        """Steps of the checkpoints of a run that was well, ascending; of one that cannot be read nothing is known."""
+        return [step for step in self.steps() if self._is_good(step)]
+
+    def _is_good(self, step: int) -> bool:
+        try:
+            return self._manifest(step).get("good", True) is True
+        except UserError:
+            return False
 
     def folder(self, step: int) -> Path:
         """Where the checkpoint of ``step`` is or would be."""
         return self.path / f"{step:08d}"
 
-    def save(self, checkpoint: Checkpoint, best_step: int | None = None) -> Path:
+    def save(self, checkpoint: Checkpoint) -> Path:
         """Writes a checkpoint, then deletes those that are neither among the newest nor the best.
+
+        What is not good is kept only as long as nothing newer is there, and pushes no good one out.
 
         Raises:
             UserError: if it cannot be written (a full disk); all earlier checkpoints are untouched.
@@ -84,7 +107,7 @@ class CheckpointFolder:
             raise UserError(
                 f"cannot write checkpoint {checkpoint.step} to {self.path}: {error}; {self._left()}"
             ) from error
-        kept = {*self.steps()[-self.keep :], checkpoint.step, best_step}
+        kept = {*self.good_steps()[-self.keep :], checkpoint.step, checkpoint.best_step}
         for step in self.steps():
             if step not in kept:
                 shutil.rmtree(self.folder(step), ignore_errors=True)
@@ -99,6 +122,8 @@ class CheckpointFolder:
         manifest = {
             "format": FORMAT,
             "step": checkpoint.step,
+            "best_step": checkpoint.best_step,
+            "good": checkpoint.good,
             "sha256": {name: sha256(folder / name) for name in files},
         }
         (folder / MANIFEST).write_text(to_json(manifest) + "\n", encoding="utf-8")
@@ -142,19 +167,41 @@ class CheckpointFolder:
         Raises:
             UserError: if a file is missing or not as it was written.
         """
-        folder = self.folder(step)
+        folder, manifest = self.folder(step), self._manifest(step)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            listed = dict(manifest["sha256"])
-            for name, expected in listed.items():
+            for name, expected in manifest["sha256"].items():
                 if sha256(folder / name) != expected:
                     raise UserError(f"checkpoint {folder} is damaged: {name} is not as it was written")
-            names = [name.removesuffix(".safetensors") for name in listed if name.endswith(".safetensors")]
+            names = [name.removesuffix(NETWORK) for name in manifest["sha256"] if name.endswith(NETWORK)]
             networks = {name: load_file(_network(folder, name)) for name in names}
             state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
         except (OSError, LookupError, TypeError, AttributeError, RuntimeError, *PARSE_ERRORS) as error:
             raise UserError(f"checkpoint {folder} is damaged: {type(error).__name__}: {_first_line(error)}") from error
-        return Checkpoint(step=int(manifest["step"]), networks=networks, state=state)
+        if not isinstance(state, dict) or not all(isinstance(state.get(name), dict) for name in self.parts):
+            raise UserError(f"checkpoint {folder} is damaged: {STATE} lacks {' or '.join(self.parts)}")
+        return Checkpoint(
+            step=step,
+            networks=networks,
+            state=state,
+            best_step=manifest.get("best_step"),
+            good=manifest.get("good", True) is True,
+        )
+
+    def _manifest(self, step: int) -> dict[str, Any]:
+        """What a checkpoint says of itself, ``sha256`` a mapping of the names of its files.
+
+        Raises:
+            UserError: if it cannot be read, or is not what this class writes.
+        """
+        path = self.folder(step) / MANIFEST
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"checkpoint {path.parent} is damaged: {MANIFEST}: {_first_line(error)}") from error
+        wrong = _objection(manifest, step)
+        if wrong:
+            raise UserError(f"checkpoint {path.parent} is damaged: {MANIFEST}: {wrong}")
+        return dict(manifest)
 
     def find_latest(self) -> int | None:
         """The newest step that can be read; damaged ones on the way are reported and set aside. None: none was saved.
@@ -185,12 +232,36 @@ class CheckpointFolder:
             self.folder(step).rename(place)
 
 
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit()
+
+
+def _objection(manifest: Any, step: int) -> str:
+    """What is wrong with the manifest of ``step``, empty if nothing is."""
+    if not isinstance(manifest, dict):
+        return f"a {type(manifest).__name__}, expected a mapping"
+    for name, expected in (("format", FORMAT), ("step", step)):
+        found = manifest.get(name)
+        if type(found) is not int or found != expected:
+            return f"{name}={found!r}, expected {expected}"
+    hashes = manifest.get("sha256")
+    if not isinstance(hashes, dict) or not all(isinstance(value, str) for value in hashes.values()):
+        return "sha256 is no mapping of files to hashes"
+    for name in hashes:
+        if Path(name).name != name:
+            return f"sha256 names {name!r}, which is not in this folder"
+    if STATE not in hashes or not any(name.endswith(NETWORK) for name in hashes):
+        return f"sha256 lacks {STATE} or every network"
+    best = manifest.get("best_step")
+    return "" if best is None or type(best) is int else f"best_step={best!r}, expected a step or null"
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
 def _network(folder: Path, name: str) -> Path:
-    return folder / f"{name}.safetensors"
+    return folder / f"{name}{NETWORK}"
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:

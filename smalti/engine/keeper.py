@@ -1,7 +1,10 @@
 """A run on the disk: what its state is made of, saved whole and put back."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
+
+import torch
 
 from smalti.engine.checkpoint import Checkpoint, CheckpointFolder
 from smalti.engine.chronicle import Chronicle
@@ -12,6 +15,8 @@ from smalti.engine.state import TrainState
 from smalti.engine.turn import Player
 from smalti.objectives.phases import Phase
 from smalti.registry import UserError
+
+TRAIN, OPTIMIZERS = "train", "optimizers"  # what every state of a checkpoint has
 
 
 class Keeper:
@@ -39,6 +44,7 @@ class Keeper:
     ) -> None:
         self.checkpoints, self.state, self.phases, self.players = checkpoints, state, phases, players
         self.ema, self.chronicle, self.runtime = ema, chronicle, runtime
+        self.well = True  # whether what was collected is worth going back to
         self.unsaved = False  # whether there is anything that the newest checkpoint does not have
 
     def save(self) -> None:
@@ -54,6 +60,8 @@ class Keeper:
     def collect(self) -> None:
         """Brings from all ranks what the first one alone does not have; after this it can ``write`` by itself."""
         self.chronicle.count_time()
+        self.well = self.is_well()
+        self.state.failing = dict(self.chronicle.health.consecutive)
         self.state.lazy = mean_over_ranks(self.runtime.gather(self.chronicle.lazy.numbers()))
 
     def write(self) -> None:
@@ -62,16 +70,43 @@ class Keeper:
         Raises:
             UserError: if it cannot be written.
         """
+        self.state.log_lines = self.chronicle.journal.flush()
         networks = {name: phase.state_dict() for name, phase in self.phases.items()}
         state: dict[str, Any] = {
-            "train": self.state.as_dict(),
-            "optimizers": {name: player.optimizer.state_dict() for name, player in self.players.items()},
+            TRAIN: self.state.as_dict(),
+            OPTIMIZERS: {name: player.optimizer.state_dict() for name, player in self.players.items()},
         }
         if self.ema is not None:
             networks["ema"] = self.ema.state_dict()
             state["ema_updates"] = self.ema.updates.item()
-        checkpoint = Checkpoint(step=self.state.step, networks=networks, state=state)
-        self.checkpoints.save(checkpoint, self.state.best_step)
+        self.checkpoints.save(
+            Checkpoint(
+                step=self.state.step,
+                networks=networks,
+                state=state,
+                best_step=self.state.best_step,
+                good=self.well,
+            )
+        )
+
+    def is_well(self, patience: int = 1) -> bool:
+        """Whether fewer than ``patience`` updates of any phase failed last, and weights and held-out losses are finite.
+
+        A single update that failed left the weights as they were.
+        """
+        losses = [value for name, value in self.state.measured.items() if name.endswith("/total")]
+        return (
+            all(count < patience for count in self.chronicle.health.consecutive.values())
+            and all(math.isfinite(value) for value in losses)
+            and self._weights_are_finite()
+        )
+
+    def _weights_are_finite(self) -> bool:
+        weights = [tensor for phase in self.phases.values() for tensor in phase.state_dict().values()]
+        weights += list(self.ema.state_dict().values()) if self.ema is not None else []
+        weights = [tensor for tensor in weights if tensor.is_floating_point() and tensor.numel()]
+        flags = [torch.isfinite(tensor).all() for tensor in weights]
+        return not flags or bool(torch.stack(flags).all())
 
     def restore_latest(self) -> int | None:
         """Puts the run back to its newest readable checkpoint; the step, None if there is none.
@@ -91,11 +126,12 @@ class Keeper:
             for name, phase in self.phases.items():
                 phase.load_state_dict(dict(checkpoint.networks[name]))
             for name, player in self.players.items():
-                player.optimizer.load_state_dict(state["optimizers"][name])
+                player.optimizer.load_state_dict(state[OPTIMIZERS][name])
             if self.ema is not None:
                 self.ema.load_state_dict(checkpoint.networks["ema"], state["ema_updates"])
-            self.state.restore(state["train"])
+            self.state.restore(state[TRAIN])
             self.chronicle.lazy.restore(self.state.lazy)
+            self.chronicle.health.consecutive = dict(self.state.failing)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"checkpoint {checkpoint.step} does not fit this recipe: {error}") from error
         self.state.share_among(self.runtime.world_size)

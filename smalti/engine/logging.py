@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from smalti.engine.run_folder import RunFolder
 from smalti.engine.settings import EngineSettings, Tracker, flatten
 from smalti.objectives.report import LossReport
 from smalti.registry import UserError
-from smalti.writing import to_json
+from smalti.writing import flush_to_disk, to_json, write_whole
 
 Record = dict[str, Any]
 
@@ -73,24 +74,47 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lines = 0
 
-    def truncate(self, step: int, measured: bool = True) -> None:
-        """Drops the lines after ``step``, and a last line that a crash cut short. Needs no space on the disk.
+    def go_back(self, step: int, measured: bool = True, lines: int = 0) -> str:
+        """Drops the lines after ``step``, and a last line that a crash cut short. That needs no space on the disk.
+
+        A file with damage before its end is kept beside as ``metrics.damaged-1.jsonl``; what is readable goes on.
 
         Args:
             step: the last one that is kept.
             measured: whether its validation is kept, too; if not, it will be done again.
+            lines: how many there were when this step was saved.
+
+        Returns:
+            What to tell the user: what was lost, empty if nothing was.
         """
-        if not self.path.exists():
-            return
-        keep = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                number, names = _read_line(line)
-                if number > step or (number == step and not measured and any(n.startswith("val/") for n in names)):
-                    break
-                keep += len(line)
-        os.truncate(self.path, keep)
+        kept: list[bytes] = []
+        whole = self.path.is_file()
+        if whole:
+            with self.path.open("rb") as file:
+                found = [(line, *_read_line(line)) for line in file]
+            kept = [line for line, number, names in found if _is_kept(number, names, step, measured)]
+            whole = all(line is other for line, (other, _, _) in zip(kept, found, strict=False))
+            whole &= len(kept) >= lines
+        told = ""
+        if self.path.exists() and not whole:
+            place = _free_name(self.path)
+            self.path.rename(place)
+            told = f"; the damaged log is now {place.name}"
+        if not whole and kept:
+            write_whole(self.path, b"".join(kept).decode("utf-8"))
+        elif whole:
+            os.truncate(self.path, sum(map(len, kept)))
+        self.lines = len(kept)
+        lost = max(lines - len(kept), 0)
+        return f"{self.path.name}: {lost or 'some'} lines are lost{told}" if lost or told else ""
+
+    def flush(self) -> int:
+        """Returns when all lines are on the disk; how many there are."""
+        if self.path.exists():
+            flush_to_disk(self.path)
+        return self.lines
 
     def write(self, record: Record) -> None:
         """Appends a line and hands it to the operating system at once.
@@ -101,6 +125,7 @@ class MetricsFile:
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(to_json(record, indent=None) + "\n")
+            self.lines += 1
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error}") from error
 
@@ -108,10 +133,21 @@ class MetricsFile:
 def _read_line(line: bytes) -> tuple[float, list[str]]:
     """Step and names of a line; one that cannot be read, or was cut short, comes after all steps."""
     try:
-        record = json.loads(line)
+        record = json.loads(line.decode("utf-8"))
         return (float(record["step"]) if line.endswith(b"\n") else math.inf), list(record)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return math.inf, []
+
+
+def _is_kept(number: float, names: Sequence[str], step: int, measured: bool) -> bool:
+    again = number == step and not measured and any(name.startswith("val/") for name in names)
+    return number <= step and not again
+
+
+def _free_name(path: Path) -> Path:
+    """``metrics.damaged-1.jsonl``, or the first higher number that is free."""
+    places = (path.with_name(f"{path.stem}.damaged-{number}{path.suffix}") for number in count(1))
+    return next(place for place in places if not place.exists())
 
 
 def check_tracker(name: Tracker) -> None:
@@ -158,17 +194,24 @@ class Journal:
         self.watcher = Watcher(settings.max_steps, quiet)
         self._tracker: Any = None
 
-    def open(self, step: int, recipe: Mapping[str, Any], measured: bool = True) -> None:
+    def open(self, step: int, recipe: Mapping[str, Any], measured: bool = True, lines: int = 0) -> None:
         """Forgets what was logged after ``step`` (-1: everything) and goes on from there.
 
         Args:
             step: the last one that is kept.
             recipe: for the tracker.
             measured: whether the validation of ``step`` is kept.
+            lines: of the log when ``step`` was saved.
         """
-        self.file.truncate(step, measured)
+        told = self.file.go_back(step, measured, lines)
+        if told:
+            self.warn(max(step, 0), told)
         self._tracker = open_tracker(self.settings.tracker, self.folder.path, recipe)
         self.watcher.start(max(step, 0))
+
+    def flush(self) -> int:
+        """Returns when the log is on the disk; its number of lines."""
+        return self.file.flush()
 
     def log(self, record: Record) -> None:
         """Writes a record everywhere."""

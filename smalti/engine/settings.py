@@ -151,8 +151,8 @@ class ValidationSettings:
     mode: Literal["max", "min"] = "max"
 
     def is_better(self, value: float, best: float | None) -> bool:
-        """Whether ``value`` beats the best so far; a value that is not a number never does."""
-        if math.isnan(value):
+        """Whether ``value`` beats the best so far; a value that is not finite never does."""
+        if not math.isfinite(value):
             return False
         return best is None or (value > best if self.mode == "max" else value < best)
 

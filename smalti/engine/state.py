@@ -29,6 +29,8 @@ class TrainState:
         averages: name -> what diagnostics smooth over log steps.
         alarms: name -> log steps in a row at which a diagnosis was bad.
         lazy: name -> value of a lazy term at its last turn.
+        failing: phase -> updates that failed in a row, up to now.
+        log_lines: lines of ``metrics.jsonl``.
     """
 
     step: int = 0
@@ -47,6 +49,8 @@ class TrainState:
     averages: dict[str, float] = field(default_factory=dict)
     alarms: dict[str, int] = field(default_factory=dict)
     lazy: dict[str, float] = field(default_factory=dict)
+    failing: dict[str, int] = field(default_factory=dict)
+    log_lines: int = 0
 
     def clock(self, phase: str) -> Clock:
         """When the next update of ``phase`` is."""

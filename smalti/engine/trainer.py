@@ -15,7 +15,7 @@ from smalti.engine.duties import VALIDATION, Duties
 from smalti.engine.ema import EMA
 from smalti.engine.feed import Feed, LoaderFactory
 from smalti.engine.health import Guard
-from smalti.engine.keeper import Keeper
+from smalti.engine.keeper import OPTIMIZERS, TRAIN, Keeper
 from smalti.engine.logging import Journal, check_tracker
 from smalti.engine.run_folder import RunFolder, writing
 from smalti.engine.runtime import Runtime
@@ -116,7 +116,9 @@ class Trainer:
         self.examiner = Examiner(validation, self.players, model, self.ema, settings, self.runtime, self.signal)
         self.folder = RunFolder(out)
         self.journal = Journal(self.folder, settings, quiet=quiet or not self.runtime.is_main)
-        self.checkpoints = CheckpointFolder(self.folder.checkpoints, settings.keep, self.journal.watcher.say)
+        self.checkpoints = CheckpointFolder(
+            self.folder.checkpoints, settings.keep, self.journal.watcher.say, (TRAIN, OPTIMIZERS)
+        )
         self.chronicle = Chronicle(self.journal, self.state, self.phases, model, settings, self.runtime)
         self.keeper = Keeper(
             self.checkpoints, self.state, self.phases, self.players, self.ema, self.chronicle, self.runtime
@@ -258,6 +260,7 @@ class Trainer:
             self.chronicle.tell(turns)
         self.state.due = self.duties.owed(step)
         if last and self.state.due:  # whatever they fail of, what was trained is safe
+            self._refuse_diverged()
             self.keeper.save()
             self._save_model()
         best = self.duties.settle()
@@ -268,9 +271,26 @@ class Trainer:
     def _read_health(self) -> None:
         message, worst = self.chronicle.read_health(), self.chronicle.health.worst
         if message and worst >= self.settings.skip_limit:
-            good = self.checkpoints.steps()
-            last = f"the last good checkpoint is {self.checkpoints.folder(good[-1])}" if good else "no checkpoint yet"
-            raise UserError(f"stopped at step {self.state.step}: {worst} updates in a row failed ({message}); {last}")
+            told = f"stopped at step {self.state.step}: {worst} updates in a row failed ({message})"
+            raise UserError(f"{told}; {self._last_good()}")
+
+    def _last_good(self) -> str:
+        good = self.checkpoints.good_steps()
+        return f"the last good checkpoint is {self.checkpoints.folder(good[-1])}" if good else "no good checkpoint yet"
+
+    def _refuse_diverged(self) -> None:
+        """A run whose last two updates failed, or whose weights or losses are not finite, leaves no model.
+
+        Raises:
+            UserError: if it is so; its last checkpoint is written.
+        """
+        if self.keeper.is_well(patience=2):
+            return
+        if self.keeper.unsaved:
+            self.keeper.save()
+        failing = [f"{name}: {count}" for name, count in self.chronicle.health.consecutive.items() if count]
+        why = f"updates that failed in a row: {', '.join(failing)}" if failing else "weights or losses are not finite"
+        raise UserError(f"the run diverged by step {self.state.step}, no model is saved ({why}); {self._last_good()}")
 
     # Start, end, and what lies between two runs.
 
@@ -283,7 +303,8 @@ class Trainer:
             owed = self.duties.owed(step)  # of a step that was not the last one when it was saved
             self.state.due = owed if VALIDATION in owed else self.state.due
         if self.runtime.is_main:
-            self.journal.open(-1 if step is None else step, self.recipe or {}, VALIDATION not in self.state.due)
+            measured = VALIDATION not in self.state.due
+            self.journal.open(-1 if step is None else step, self.recipe or {}, measured, self.state.log_lines)
         self._prepare_to_train()
         if step is None:
             self.chronicle.warn(standing_warnings(self.phases))
@@ -299,6 +320,7 @@ class Trainer:
         self.chronicle.start()
 
     def _finish(self) -> dict[str, Any]:
+        self._refuse_diverged()
         evaluation = self.duties.evaluation()
         self._save_model()
         self.runtime.on_main(lambda: self.folder.write_evaluation(evaluation))

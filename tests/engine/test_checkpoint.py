@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,8 +20,9 @@ from smalti.writing import write_whole
 from tests.engine.toys import tiny_trainer
 
 
-def at(step: int, size: int = 4) -> Checkpoint:
-    return Checkpoint(step=step, networks={"generator": {"w": torch.full((size,), float(step))}}, state={"step": step})
+def at(step: int, size: int = 4, **fields: Any) -> Checkpoint:
+    networks = {"generator": {"w": torch.full((size,), float(step))}}
+    return Checkpoint(step=step, networks=networks, state={"step": step}, **fields)
 
 
 def flip_a_byte(path: Path) -> None:
@@ -51,7 +53,7 @@ def test_tied_weights_are_saved(tmp_path: Path) -> None:
 def test_newest_and_best_are_kept(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep=2)
     for step in range(1, 7):
-        folder.save(at(step), best_step=2 if step >= 2 else None)
+        folder.save(at(step, best_step=2 if step >= 2 else None))
     assert folder.steps() == [2, 5, 6]
 
 
@@ -60,8 +62,8 @@ def test_newest_and_best_are_kept(tmp_path: Path) -> None:
 def test_damaged_checkpoint_is_reported_and_the_previous_one_used(tmp_path: Path, file: str, damage: str) -> None:
     told: list[str] = []
     folder = CheckpointFolder(tmp_path, keep=1, report=told.append)
-    folder.save(at(1), best_step=1)
-    folder.save(at(2), best_step=1)
+    folder.save(at(1, best_step=1))
+    folder.save(at(2, best_step=1))
     path = folder.folder(2) / file
     {"flip": flip_a_byte, "remove": Path.unlink, "shorten": lambda path: os.truncate(path, 5)}[damage](path)
     if (file, damage) == ("manifest.json", "flip"):

@@ -77,6 +77,8 @@ def test_autoencoder_cycle_shares_images_and_fakes(tmp_path: Path) -> None:
         "averages": {},
         "alarms": {},
         "lazy": {},
+        "failing": {"generator": 0, "discriminator": 0},
+        "log_lines": 3,
     }
 
 
@@ -173,7 +175,7 @@ def test_first_layer_with_a_bad_gradient_is_named(tmp_path: Path) -> None:
 
 def test_run_that_stays_bad_stops_at_the_last_good_checkpoint(tmp_path: Path) -> None:
     trainer = poisoned(tmp_path / "run", *range(4, 20), max_steps=20, skip_limit=3, checkpoint_every=2)
-    with pytest.raises(UserError, match=r"3 updates in a row failed \(generator: term 'poison'.*checkpoints/00000006"):
+    with pytest.raises(UserError, match=r"3 updates in a row failed \(generator: term 'poison'.*checkpoints/00000004"):
         trainer.run()
     assert trainer.checkpoints.steps() == [2, 4, 6]
 
@@ -298,15 +300,15 @@ def test_log_has_every_term_raw_and_weighted(tmp_path: Path) -> None:
 
 def test_log_is_cut_after_the_restored_step(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path / "metrics.jsonl")
-    file.truncate(0)
+    file.go_back(0)
     for step in (1, 2, 2, 3):
         file.write({"step": step, "value": math.inf if step == 1 else 0.5})
     with file.path.open("a") as end:
         end.write('{"step": 4, "val')
-    file.truncate(9)
+    file.go_back(9)
     assert [record["step"] for record in records(tmp_path)] == [1, 2, 2, 3]
     assert records(tmp_path)[0]["value"] is None
-    file.truncate(2)
+    file.go_back(2)
     assert [record["step"] for record in records(tmp_path)] == [1, 2, 2]
 
 
@@ -377,7 +379,7 @@ def test_run_that_died_before_its_first_checkpoint_starts_again(tmp_path: Path) 
     straight = tiny_trainer(tmp_path / "straight", max_steps=3)
     straight.run()
     dying = poisoned(tmp_path / "run", 1, max_steps=3, skip_limit=1)
-    with pytest.raises(UserError, match="no checkpoint yet"):
+    with pytest.raises(UserError, match="no good checkpoint yet"):
         dying.run()
     again = tiny_trainer(tmp_path / "run", max_steps=3)
     assert again.run(resume=True).finished
