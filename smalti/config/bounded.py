@@ -142,7 +142,7 @@ def compose(text: str, name: str) -> tuple[Loader, yaml.Node | None]:
         UserError: if it is no YAML or out of bounds, with line and column.
     """
     if len(text) > MOST_CHARACTERS:
-        raise UserError(f"{name}: {len(text):,} characters: expected a configuration of at most {MOST_CHARACTERS:,}")
+        raise UserError(f"{name}: larger than a configuration, which has at most {MOST_CHARACTERS:,} characters")
     try:
         loader = Loader(text)
         return loader, loader.get_single_node()

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from smalti.config.bounded import LONGEST_KEY, MOST_LEVELS, Loader, compose
+from smalti.config.bounded import LONGEST_KEY, MOST_CHARACTERS, MOST_LEVELS, Loader, compose
 from smalti.config.problems import ConfigError, Problem
 from smalti.registry import UserError, shown
 
@@ -72,7 +72,8 @@ def load(path: str | Path) -> Document:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)  # enough to see that it is too large
     except FileNotFoundError as error:
         raise UserError(f"no such file: {path}") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -15,13 +15,16 @@ from smalti.registry import shown
 
 LARGEST = 2**63 - 1
 LONGEST_NAME = 64
+AT_START = "_start"  # of what evaluation.json holds of the untrained model
 
 # Words of the log, of evaluation.json and of recipes beside which names stand.
 TAKEN = frozenset(
     {
         *("generator", "discriminator", "teachers", "type", "options", "merge", "tiny"),
         *("step", "images", "training_images", "seconds", "objective", "index", "name", "train", "val"),
-        *("total", "raw", "weight", "weighted", "status", "updates", "skipped", "warning"),
+        *("images_per_second", "eta_seconds", "skipped", "warning"),
+        *("total", "raw", "weight", "weighted", "status", "updates", "skipped_steps", "learning_rate"),
+        *("gradient_norm", "critic", "augment", "clipped", "logits_real", "logits_fake"),
     }
 )
 
@@ -66,7 +69,7 @@ def name_problem(name: str) -> str | None:
     >>> name_problem("pixel_2"), name_problem("step")
     (None, "'step': expected a name that means nothing else in the log")
     """
-    if name in TAKEN:
+    if name in TAKEN or name.endswith(AT_START):
         return f"{name!r}: expected a name that means nothing else in the log"
     return key_problem(name)
 

@@ -15,6 +15,7 @@ import smalti
 from smalti.discriminators.patch import Patch
 from smalti.engine.recipe import load_recipe
 from smalti.interop.converting import convert
+from smalti.models import _pretrained
 from smalti.models._pretrained import save_model
 from smalti.models._saved import SavedModel
 from smalti.models.autoencoder import Autoencoder
@@ -184,6 +185,16 @@ def test_no_call_runs_code_wherever_it_stands(place: str, call: str, trap: Trap)
         CALLS[call](trap)
     assert trap.ran() == []
     assert "evil_parts" not in sys.modules
+
+
+def test_a_repository_of_the_hub_is_no_more_trusted_than_a_folder(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    trap.write(trap.model, lambda model: PLACES["its encoder"](model, trap))
+    monkeypatch.setattr(_pretrained, "hf_hub_download", lambda _, name, **options: str(trap.model / name))
+    path = recipe(trap.home, {"init": "somebody/model"})
+    for call in (lambda: smalti.load("somebody/model"), lambda: load_recipe(path), lambda: smalti.build(path)):
+        with pytest.raises(UserError, match="--trust-code"):
+            call()
+    assert trap.ran() == []
 
 
 def test_a_report_builds_no_model(trap: Trap, smalti_cli: Verb) -> None:

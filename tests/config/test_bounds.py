@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from smalti.config import ConfigError, dump, override, read_json, read_yaml
+from smalti.config import ConfigError, dump, load, override, read_json, read_yaml
 from smalti.config.bounded import MOST_LEVELS, MOST_NODES, compose
 from smalti.config.document import parse
 from smalti.engine.recipe import load_recipe
@@ -72,7 +72,7 @@ REFUSED = {
     "half a character": ('a: "\\ud800"', "which no text has"),
     "many values": ("a: [" + "1, " * 20_000 + "]", "more than 10,000 values"),
     "many keys": ("\n".join(f"k{n}: 1" for n in range(20_000)), "more than 10,000 values"),
-    "a large file": ("# " + "x" * 300_000 + "\na: 1", "characters"),
+    "a large file": ("# " + "x" * 300_000 + "\na: 1", "larger than a configuration"),
     "two documents": ("a: 1\n---\nb: 2", "not YAML"),
     "a directive of tomorrow": ("%YAML 9.9\n---\na: 1", "not YAML"),
 }
@@ -118,8 +118,13 @@ def test_what_is_out_of_bounds_is_refused_at_its_place(case: str, way: str, tmp_
     assert says in message
     assert len(message) < 600
     assert "engine.seed" in message if way == "--set" else ".yaml" in message
-    if way != "--set" and says != "characters":
+    if way != "--set" and says != "larger than a configuration":
         assert re.search(r"\.yaml:\d+:\d+: ", message), "line and column"
+
+
+def test_a_file_without_an_end_is_not_read_to_it() -> None:
+    with pytest.raises(UserError, match="larger than a configuration"):
+        load("/dev/zero")
 
 
 def test_bounds_leave_room_for_recipes() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import smalti
 from smalti.bottlenecks import Bottleneck
 from smalti.data import ImageSource
 from smalti.discriminators import Augmentation, Discriminator
@@ -228,3 +229,32 @@ def test_a_function_of_an_installed_library_must_say_that_it_returns_a_tensor(
         assert callable(resolve(f"installed_losses.{name}", Loss))
     with pytest.raises(UserError, match="-> Tensor"):
         resolve("installed_losses.silent", Loss)
+
+
+SOURCE = """
+from PIL import Image
+class Two:
+    def __len__(self): return 2
+    def __getitem__(self, index): return {"image": Image.radial_gradient("L").resize((16, 16 + 4 * index))}
+"""
+
+RECIPE = """
+model: {type: mlp_generator, image_size: 8, image_channels: 1, latent_size: 4, widths: [8], norm: none}
+objective: {generator: {pixel: {type: mse}}}
+data: {source: {type: two_images.Two}, transform: {size: 8, crop: center}, batch_size: 2}
+validation: {data: {source: {type: two_images.Two}, transform: {size: 8, crop: center}}}
+optim: {generator: {}}
+engine: {max_steps: 1, sample_every: 0}
+"""
+
+
+def test_a_data_source_of_two_methods_is_trained_and_validated_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the protocol promises is all the engine asks for."""
+    (tmp_path / "two_images.py").write_text(SOURCE)
+    (tmp_path / "own.yaml").write_text(RECIPE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = smalti.train(tmp_path / "own.yaml", out=tmp_path / "run", quiet=True)
+    assert result.finished
+    assert result.evaluation["objective"]["generator/pixel/raw"] > 0.0
