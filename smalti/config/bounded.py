@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from smalti.registry import UserError
+from smalti.registry import UserError, shown
 
 MOST_CHARACTERS = 2**18
 MOST_NODES = 10_000  # after aliases are replaced by what they stand for
@@ -59,7 +59,8 @@ class Loader(yaml.SafeLoader):
             self._add(*extent, event.start_mark)
             return super().compose_node(parent, index)
         if getattr(event, "tag", None) is not None:
-            raise OutOfBoundsError(f"the tag {event.tag!r}: a configuration has none", event.start_mark)
+            tag = str(event.tag).replace("tag:yaml.org,2002:", "!!")
+            raise OutOfBoundsError(f"the tag {shown(tag)}: a configuration has none", event.start_mark)
         before = self._nodes
         self._add(1, 1, event.start_mark)
         self._levels.append(0)

@@ -49,7 +49,7 @@ REFUSED = {
     "1000 braces": ("a: " + "{b: " * 1000 + "1" + "}" * 1000, "levels"),
     "1000 indents": ("\n".join(" " * n + "a:" for n in range(400)), "levels"),
     "1000 dashes": ("a:\n " + "- " * 1000 + "1", "levels"),
-    "a tag of a number": ("a: !!int abc", "tag"),
+    "a tag of a number": ("a: !!int abc", "the tag '!!int'"),
     "a tag of a word": ("a: !!bool 3", "tag"),
     "a tag of a day": ("a: !!timestamp 2026-13-45", "tag"),
     "a tag that fits": ("a: !!str text", "tag"),
