@@ -1,26 +1,61 @@
-"""What leaves the process: files that are whole and the user's own, and JSON that every program can read."""
+"""What leaves the process: files that are whole and the user's own, JSON and names that every program can read."""
 
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 UNFINISHED = ".unfinished-"
+_NO_CHARACTERS = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+# Controls, marks that turn the direction of writing, and separators that some programs take for the end of a line.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+
+
+def printable(name: object, *, lines: bool = False) -> str:
+    r"""A name as text that can be written anywhere: what is no text in it, or would not be seen, is spelled out.
+
+    File names are bytes. Python keeps those that are not UTF-8 as lone surrogates, which no file and no terminal takes.
+
+    >>> print(printable("caf\udce9.png"), printable("two\nlines"), printable("caf\udcc3\udca9"))
+    caf\xe9.png two\x0alines café
+
+    Args:
+        name: text, or a path.
+        lines: whether ends of lines and tabs stay as they are, as in a message.
+    """
+    text = decodable(str(name))
+    return _UNSEEN.sub(lambda found: found[0] if lines and found[0] in "\n\t" else _spelled(found[0]), text)
+
+
+def decodable(text: str) -> str:
+    """Text with what is no text in it spelled out: lone surrogates, which stand for bytes that are not UTF-8."""
+    if text.isascii():
+        return text
+    text = _NO_CHARACTERS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _spelled(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def finite(value: Any) -> Any:
-    """The same value with None for every number that is not finite, however deep it lies.
+    """The same value with None for every number that is not finite, and text that is text, however deep it lies.
 
     >>> finite({"psnr": float("nan"), "rows": [{"lpips": float("inf")}, 0.5]})
     {'psnr': None, 'rows': [{'lpips': None}, 0.5]}
     """
     if isinstance(value, Mapping):
-        return {name: finite(inner) for name, inner in value.items()}
+        return {finite(name): finite(inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [finite(inner) for inner in value]
+    if isinstance(value, str):
+        return decodable(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

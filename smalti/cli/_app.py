@@ -2,11 +2,13 @@
 
 import errno
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from smalti.cli._defence import DEBUG, defended, is_out_of_memory, memory_message, take_any_name, tell
 from smalti.cli.bench import bench
 from smalti.cli.convert import convert
 from smalti.cli.encode import encode
@@ -25,17 +27,29 @@ USER_ERROR = 2
 class Verbs(TyperGroup):
     """A group of verbs that shows what the user can mend as one message on stderr, with exit code 2.
 
-    Anything else keeps its traceback. With ``SMALTI_DEBUG=1`` every error does.
+    What nobody foresaw is one message, too, with the path of a file that holds its traceback, and exit code 3. With
+    ``SMALTI_DEBUG=1`` every error keeps its traceback.
     """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the command line."""
+        take_any_name()
+        with defended(kwargs.get("args") or sys.argv[1:]):
+            return super().main(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a verb."""
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if os.environ.get("SMALTI_DEBUG") == "1" or not is_user_error(error):
+            if os.environ.get(DEBUG) == "1":
                 raise
-            typer.echo(f"error: {message_of(error)}", err=True)
+            if is_user_error(error):
+                tell(f"error: {message_of(error)}")
+            elif is_out_of_memory(error):
+                tell(f"error: {memory_message(error, self.get_command(ctx, ctx.invoked_subcommand or ''))}")
+            else:
+                raise
             raise typer.Exit(USER_ERROR) from error
 
 

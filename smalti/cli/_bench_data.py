@@ -73,10 +73,11 @@ def measure_encode(
 
     import smalti
     from smalti.cli._model import open_model
+    from smalti.models._checkpoint import find_checkpoint
 
     torch.manual_seed(0)
-    if Path(model).is_dir():
-        tokenizer = open_model(model, device.type, trust_code)
+    if Path(model).is_dir() or find_checkpoint(model) is not None:
+        tokenizer = open_model(model, str(device), trust_code)
     else:
         tokenizer = smalti.build(model, trust_code=trust_code).to(device).eval()
     images = torch.rand(batch, tokenizer.image_channels, size, size, device=device) * 2 - 1

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from smalti.cli._options import whole_number
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 MaxPixels = Annotated[
     int | None,
-    typer.Option("--max-pixels", min=1, help="Images with more are not decoded; 100 megapixels if not given."),
+    whole_number("Images with more are not decoded; 100 megapixels if not given.", most=2**40),
 ]
 ValueRange = Annotated[
     str, typer.Option("--value-range", help="Of 16-bit images: full, or the value that is white, as 4095 for 12 bits.")

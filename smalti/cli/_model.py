@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from smalti.cli._options import check_room, device_of
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
@@ -16,10 +17,16 @@ if TYPE_CHECKING:
     from smalti.models.autoencoder import Autoencoder
     from smalti.outputs import Batch
 
+FLOAT = 4  # bytes
+
 ModelPath = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A run folder, a saved model or a Hub repository.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A run folder (RUN@best, RUN@last, RUN@400: a checkpoint of it), a saved model or a Hub repository.",
+        show_default=False,
+    ),
 ]
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1; auto takes a GPU if there is one.")]
 TrustCode = Annotated[
     bool,
     typer.Option("--trust-code", help="Let a saved model's configuration import classes that smalti does not have."),
@@ -64,19 +71,49 @@ def images_for(model: "Autoencoder", folder: "Path", reading: "Reading") -> "Ima
     )
 
 
-def fitting(batches: "Iterable[Batch]", source: "ImageSource", factor: int) -> "Iterator[Batch]":
-    """The batches of ``source``, whose images (B, C, H, W) a model of this factor can encode.
+def batches_of(
+    model: "Autoencoder", folder: "Path", reading: "Reading", size: int | None, batch_size: int
+) -> "tuple[ImageSource, Iterator[Batch]]":
+    """The images of a folder as a source, and in batches: ``image`` uint8 (B, C, H, W), ``index`` (B,).
+
+    Args:
+        model: whose images they will be.
+        folder: where they are.
+        reading: how their files are read.
+        size: side to which all are resized and cropped; None: they stay as they are.
+        batch_size: largest number of images in a batch.
 
     Raises:
-        UserError: naming the first image whose height or width is not divisible by ``factor``.
+        UserError: as for ``images_for``, or if no memory could hold a batch.
     """
+    from smalti.data.loader import evaluation_batches
+    from smalti.data.transforms import Transform
+
+    source = images_for(model, folder, reading)
+    transform = Transform(size=size, crop="adm_center") if size else Transform()
+    if size:
+        together = min(batch_size, len(source))
+        needed = together * model.image_channels * size**2 * FLOAT
+        check_room(needed, f"a batch of {together} images of {size} pixels", "--size or --batch-size")
+    return source, evaluation_batches(source, transform, batch_size)
+
+
+def encodable(batches: "Iterable[Batch]", source: "ImageSource", model: "Autoencoder") -> "Iterator[Batch]":
+    """The batches of ``source`` on the model's device, their images (B, C, H, W) in [-1, 1].
+
+    Raises:
+        UserError: naming the first image whose height or width is not divisible by the model's factor.
+    """
+    from smalti.data.loader import to_device
+
+    factor, device = model.factor, next(model.parameters()).device
     for batch in batches:
         height, width = batch["image"].shape[-2:]
         if height % factor or width % factor:
             name = source.names[int(batch["index"][0])]
             rule = f"expected both divisible by the model's factor {factor}"
             raise UserError(f"{name}: {height} x {width} pixels: {rule}; --size resizes and crops all images")
-        yield batch
+        yield to_device(dict(batch), device)
 
 
 def open_generator(path: str, device: str, trust_code: bool = False) -> "Generator":
@@ -94,14 +131,6 @@ def open_generator(path: str, device: str, trust_code: bool = False) -> "Generat
 
 
 def _open(path: str, device: str, trust_code: bool) -> Any:
-    import torch
-
     import smalti
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
-    return smalti.load(path, map_location=device, trust_code=trust_code)
+    return smalti.load(path, map_location=str(device_of(device)), trust_code=trust_code)

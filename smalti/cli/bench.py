@@ -1,14 +1,11 @@
 """``smalti bench``: what ours costs beside the textbook form, measured in one process."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from smalti.cli._model import TrustCode
-from smalti.registry import UserError
-
-if TYPE_CHECKING:
-    import torch
+from smalti.cli._options import LARGEST_SIDE, Device, device_of, whole_number
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -16,26 +13,15 @@ bench = typer.Typer(
     help="Measure parts against their textbook form.\n\nExample: smalti bench quantizer",
 )
 
-Repeats = Annotated[int, typer.Option(min=1, help="Times that each variant runs, in turn; the median counts.")]
+Repeats = Annotated[int, whole_number("Times that each variant runs, in turn; the median counts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON, for programs.")]
-Device = Annotated[str, typer.Option(help="cpu, or cuda.")]
-
-
-def _device(name: str) -> "torch.device":
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
-    return torch.device(name)
 
 
 @bench.command()
 def quantizer(
-    tokens: Annotated[int, typer.Option(min=1, help="N, positions of a batch.")] = 8192,
-    codes: Annotated[int, typer.Option(min=1, help="K, size of the codebook.")] = 16384,
-    channels: Annotated[int, typer.Option(min=1, help="d, width of a code.")] = 8,
+    tokens: Annotated[int, whole_number("N, positions of a batch.")] = 8192,
+    codes: Annotated[int, whole_number("K, size of the codebook.")] = 16384,
+    channels: Annotated[int, whole_number("d, width of a code.")] = 8,
     repeats: Repeats = 3,
     compiled: Annotated[bool, typer.Option(help="Also the compiled chunks (CPU).")] = True,
     device: Device = "cpu",
@@ -50,14 +36,14 @@ def quantizer(
     from smalti.cli._bench_quantizer import measure_quantizer
     from smalti.cli._measure import show
 
-    show(*measure_quantizer(tokens, codes, channels, _device(device), repeats, compiled=compiled), as_json)
+    show(*measure_quantizer(tokens, codes, channels, device_of(device), repeats, compiled=compiled), as_json)
 
 
 @bench.command()
 def step(
-    channels: Annotated[int, typer.Option(min=32, help="Base width; a multiple of 32.")] = 64,
-    size: Annotated[int, typer.Option(min=32, help="Side of the images.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Images.")] = 2,
+    channels: Annotated[int, whole_number("Base width; a multiple of 32.", least=32)] = 64,
+    size: Annotated[int, whole_number("Side of the images.", least=32, most=LARGEST_SIDE)] = 128,
+    batch: Annotated[int, whole_number("Images.")] = 2,
     repeats: Repeats = 3,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -71,13 +57,13 @@ def step(
     from smalti.cli._bench_step import measure_step
     from smalti.cli._measure import show
 
-    show(*measure_step(channels, size, batch, _device(device), repeats), as_json)
+    show(*measure_step(channels, size, batch, device_of(device), repeats), as_json)
 
 
 @bench.command()
 def data(
-    size: Annotated[int, typer.Option(min=1, help="Side of the crop.")] = 256,
-    images: Annotated[int, typer.Option(min=1, help="JPEG files that are written and read.")] = 48,
+    size: Annotated[int, whole_number("Side of the crop.", most=LARGEST_SIDE)] = 256,
+    images: Annotated[int, whole_number("JPEG files that are written and read.", most=100_000)] = 48,
     repeats: Repeats = 5,
     as_json: AsJson = False,
 ) -> None:
@@ -96,8 +82,8 @@ def encode(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A run folder, or a recipe, built with fresh weights.")
     ] = "llamagen-f16",
-    size: Annotated[int, typer.Option(min=1, help="Side of the images.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Images.")] = 2,
+    size: Annotated[int, whole_number("Side of the images.", most=LARGEST_SIDE)] = 128,
+    batch: Annotated[int, whole_number("Images.")] = 2,
     repeats: Repeats = 3,
     device: Device = "cpu",
     trust_code: TrustCode = False,
@@ -110,5 +96,5 @@ def encode(
     from smalti.cli._bench_data import measure_encode
     from smalti.cli._measure import show
 
-    found = measure_encode(model, size, batch, _device(device), repeats, trust_code=trust_code)
+    found = measure_encode(model, size, batch, device_of(device), repeats, trust_code=trust_code)
     show(*found, as_json)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from smalti.cli._model import TrustCode
+from smalti.cli._options import finite, whole_number
 from smalti.writing import to_json
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ def convert(
     ] = False,
     heads: Annotated[
         int | None,
-        typer.Option(min=1, help="Attention heads of FQGAN's transformers, 8 if not given.", show_default=False),
+        whole_number("Attention heads of FQGAN's transformers, 8 if not given.", show_default=False),
     ] = None,
     scaling_factor: Annotated[
         float | None,
-        typer.Option(help="Of the latents, in place of the file's (latent-diffusion, diffusers).", show_default=False),
+        typer.Option(
+            callback=finite,
+            help="Of the latents, in place of the file's (latent-diffusion, diffusers).",
+            show_default=False,
+        ),
     ] = None,
     trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
-from smalti.cli._model import Device, ModelPath, TrustCode, images_for, open_model
+from smalti.cli._model import ModelPath, TrustCode, batches_of, open_model
+from smalti.cli._options import BatchSize, Device, Size
 from smalti.cli._table import print_rows
 from smalti.registry import UserError
 from smalti.writing import to_json
@@ -19,10 +20,8 @@ def evaluate(
     metrics: Annotated[
         str, typer.Option(help="Names, separated by commas. Codebook metrics say nothing of a model without one.")
     ] = "psnr,ssim,codebook_usage,perplexity,bits_per_image",
-    size: Annotated[
-        int | None, typer.Option(min=1, help="Resize to cover SIZE pixels and take the middle; else as they are.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are measured together.")] = 8,
+    size: Size = None,
+    batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
     background: Background = "drop",
@@ -36,18 +35,15 @@ def evaluate(
 
     Example: smalti evaluate runs/quickstart --data held-out
     """
-    from smalti.data.loader import evaluation_batches
-    from smalti.data.transforms import Transform
     from smalti.metrics import Metric
     from smalti.metrics.evaluation import examine
     from smalti.registry import resolve
 
     chosen = {name: resolve(name, Metric)() for name in metrics.replace(" ", "").split(",")}
     tokenizer = open_model(model, device, trust_code)
-    source = images_for(tokenizer, data, reading_of(max_pixels, value_range, background))
-    transform = Transform(size=size, crop="adm_center") if size else Transform()
+    source, batches = batches_of(tokenizer, data, reading_of(max_pixels, value_range, background), size, batch_size)
     began = time.perf_counter()
-    found = examine(tokenizer, evaluation_batches(source, transform, batch_size), chosen, names=source.names)
+    found = examine(tokenizer, batches, chosen, names=source.names)
     seconds = time.perf_counter() - began
     for name, reason in found.left_out.items():
         typer.echo(f"{name}: {reason}", err=True)

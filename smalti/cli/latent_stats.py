@@ -7,19 +7,17 @@ from typing import Annotated
 import typer
 
 from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
-from smalti.cli._model import Device, TrustCode, fitting, images_for, open_model
+from smalti.cli._model import ModelPath, TrustCode, batches_of, encodable, open_model
+from smalti.cli._options import BatchSize, Device, Size, whole_number
 from smalti.writing import to_json
 
 
 def latent_stats(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model or a run folder.", show_default=False)],
+    model: ModelPath,
     data: Annotated[Path, typer.Option(help="Folder of images, searched to any depth.", show_default=False)],
-    size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Resize to cover SIZE pixels and take the middle; else images as they are."),
-    ] = None,
-    batches: Annotated[int | None, typer.Option(min=1, help="Measure no more batches.", show_default=False)] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that are encoded together.")] = 8,
+    size: Size = None,
+    batches: Annotated[int | None, whole_number("Measure no more batches.", show_default=False)] = None,
+    batch_size: BatchSize = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and leave the model's file alone.")] = False,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
@@ -35,24 +33,22 @@ def latent_stats(
 
     Example: smalti latent-stats models/sd-vae --data photos --size 256
     """
-    from smalti.data.loader import evaluation_batches
-    from smalti.data.transforms import Transform
     from smalti.interop.opening import our_source
     from smalti.metrics._latents import latent_statistics
+    from smalti.models._checkpoint import find_checkpoint
     from smalti.models._pretrained import CONFIG, is_saved_model, read_config, set_options
     from smalti.registry import UserError
 
     folder = Path(our_source(model))
     if not dry_run:
+        if find_checkpoint(model) is not None:
+            raise UserError(f"{model}: a checkpoint, which holds no scales: `smalti convert {model} DIR`, or --dry-run")
         if not is_saved_model(folder):
             raise UserError(f"{model}: no model of smalti, which could hold them; `smalti convert` makes one of it")
         read_config(folder / CONFIG, trust_code=trust_code)
-    network = open_model(str(model), device, trust_code)
-    source = images_for(network, data, reading_of(max_pixels, value_range, background))
-    transform = Transform(size=size, crop="adm_center") if size else Transform()
-    found = latent_statistics(
-        network, islice(fitting(evaluation_batches(source, transform, batch_size), source, network.factor), batches)
-    )
+    network = open_model(model, device, trust_code)
+    source, found_batches = batches_of(network, data, reading_of(max_pixels, value_range, background), size, batch_size)
+    found = latent_statistics(network, islice(encodable(found_batches, source, network), batches))
     if not dry_run:
         set_options(folder, latents=found.config())
     if as_json:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
-from smalti.cli._model import Device, ModelPath, TrustCode, open_model
+from smalti.cli._model import ModelPath, TrustCode, open_model
+from smalti.cli._options import Device
 from smalti.registry import UserError
 
 if TYPE_CHECKING:

@@ -1,12 +1,14 @@
 """``smalti sample``: a generator -> pictures, strips between them, or a file of many images."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smalti.cli._model import Device, ModelPath, TrustCode, open_generator
+from smalti.cli._model import FLOAT, ModelPath, TrustCode, open_generator
+from smalti.cli._options import LARGEST_SEED, Device, check_room, finite, whole_number
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
@@ -21,14 +23,16 @@ BATCH = 64
 def sample(
     model: ModelPath,
     out: Annotated[Path, typer.Option(help="A picture (.png), or .npz for all images as numbers.", show_default=False)],
-    count: Annotated[int, typer.Option(min=1, help="Images; with --interpolate, strips.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first image; the next has the next seed.")] = 0,
-    truncation: Annotated[float, typer.Option(min=0.0, max=1.0, help="Below 1, variety is given for quality.")] = 1.0,
-    label: Annotated[int | None, typer.Option(min=0, help="The class to make; without it all of them in turn.")] = None,
-    interpolate: Annotated[
-        int | None, typer.Option(min=2, help="Strips of so many steps from each image to the next.")
-    ] = None,
-    columns: Annotated[int | None, typer.Option(min=1, help="Images in a row of the picture.")] = None,
+    count: Annotated[int, whole_number("Images; with --interpolate, strips.")] = 64,
+    seed: Annotated[
+        int, whole_number("Seed of the first image; the next has the next seed.", least=0, most=LARGEST_SEED)
+    ] = 0,
+    truncation: Annotated[
+        float, typer.Option(min=0.0, max=1.0, callback=finite, help="Below 1, variety is given for quality.")
+    ] = 1.0,
+    label: Annotated[int | None, whole_number("The class to make; without it all of them in turn.", least=0)] = None,
+    interpolate: Annotated[int | None, whole_number("Strips of so many steps to the next image.", least=2)] = None,
+    columns: Annotated[int | None, whole_number("Images in a row of the picture.")] = None,
     device: Device = "auto",
     trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
@@ -50,6 +54,9 @@ def sample(
         classes = f"0 to {generator.num_classes - 1}" if generator.num_classes else "none, it has no classes"
         raise UserError(f"--label {label}: expected one of this model's classes ({classes})")
     steps = interpolate or 1
+    copies = 2 if out.suffix == ".npz" else 2 * FLOAT
+    needed = count * steps * generator.image_channels * math.prod(generator.image_size) * copies
+    check_room(needed, f"{count * steps:,} images at once", "--count or --interpolate")
     if out.suffix == ".npz":
         _write_numbers(out, images_of(generator, seed, count, truncation, label, steps), count * steps)
     else:
@@ -90,8 +97,6 @@ def images_of(
 
 def _between(seed: int, share: float, size: int) -> "Tensor":
     """Noise with shape (size,) at ``share`` of the way from that of ``seed`` to the next one's, along an arc."""
-    import math
-
     import torch
 
     def of(number: int) -> torch.Tensor:

@@ -75,7 +75,7 @@ def read_start(section: Any, name: str, validator: Validator, *, trust_code: boo
     for twice in repeated(frozen):
         validator.report(f"{name}.freeze", f"{shown(twice)} stands twice")
     try:
-        saved = start_config(_place(init, name), trust_code=trust_code)
+        saved = start_config(_place(init, name), name, trust_code=trust_code)
         return merge(saved, options), Start(init=init, frozen=tuple(frozen), trust_code=trust_code)
     except UserError as error:
         validator.report(f"{name}.init", str(error))
@@ -120,7 +120,7 @@ def apply_start(name: str, start: Start, network: nn.Module) -> None:
         UserError: listing what does not fit.
     """
     place = _place(start.init, name)
-    state = start_state(place, trust_code=start.trust_code)
+    state = start_state(place, name, trust_code=start.trust_code)
     check_fit(network, state, Path(place))
     network.load_state_dict(state)
     for part in start.frozen:

@@ -18,10 +18,12 @@ from smalti.interop._containers import SUFFIXES
 from smalti.interop._discriminator import import_discriminator
 from smalti.interop._recognise import AUTO, OURS, format_named
 from smalti.interop.conversion import Imported, export_state, heads_of, import_checkpoint, refuse_unasked
-from smalti.interop.opening import foreign_source, our_source
+from smalti.interop.opening import foreign_source, our_source, refuse_format
 from smalti.interop.verification import Check, check_round_trip, compare, same_tensors
+from smalti.models._checkpoint import find_checkpoint
 from smalti.models._latents import LatentScale
 from smalti.models._pretrained import CONFIG, WEIGHTS, load_model, save_model
+from smalti.models._saved import SavedModel
 from smalti.models.autoencoder import Autoencoder
 from smalti.registry import UserError
 
@@ -86,7 +88,8 @@ def convert(
     writes = None if target_format == OURS else format_named(target_format)
     _check_target(target, writes)
     options = options or ImportOptions()
-    model, imported = _open(source, source_format, options, trust_code)
+    opened = _open(source, source_format, options, trust_code)
+    model, imported = opened.model, opened.imported
     dropped, notes = (dict(imported.dropped), list(imported.notes)) if imported else ({}, [])
     beside = _discriminator_beside(source, imported)
     discriminator = None
@@ -122,7 +125,7 @@ def convert(
         path=target,
         source=imported.format.title if imported else OURS,
         target=writes.title if writes else OURS,
-        weights=imported.checkpoint.weights if imported else "raw",
+        weights=opened.weights,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         tensors=tensors or len(model.state_dict()),
         dropped=dropped,
@@ -132,26 +135,43 @@ def convert(
     )
 
 
-def _open(
-    source: str | Path, name: str, options: ImportOptions, trust_code: bool
-) -> tuple[Autoencoder, Imported | None]:
+@dataclass(frozen=True)
+class _Source:
+    """What is converted: the model, how it was imported if it is foreign, and which weights it has."""
+
+    model: Autoencoder
+    imported: Imported | None
+    weights: str
+
+
+def _open(source: str | Path, name: str, options: ImportOptions, trust_code: bool) -> _Source:
     place = foreign_source(source, name)
-    if place is None:
-        if name not in {AUTO, OURS}:
-            raise UserError(f"{source}: a model of smalti, and not {format_named(name).title}")
-        refuse_unasked(options, (), "a model of smalti, whose config.json holds it")
+    if place is not None:
+        imported = import_checkpoint(place, name, options)
+        return _Source(imported.model, imported, imported.checkpoint.weights)
+    refuse_format(source, name)
+    refuse_unasked(options, (), "a model of smalti, whose config.json holds it")
+    checkpoint = find_checkpoint(source)
+    if checkpoint is not None:
+        weights = checkpoint.weights(options.weights)
+        model: SavedModel = checkpoint.build(SavedModel, weights=weights, trust_code=trust_code)  # type: ignore[type-abstract]
+    else:
         if options.weights == "ema":
             raise UserError(f"{source}: --weights ema: a model of smalti holds one set of weights")
-        return Autoencoder.from_pretrained(our_source(source), trust_code=trust_code), None
-    imported = import_checkpoint(place, name, options)
-    return imported.model, imported
+        model, weights = SavedModel.from_pretrained(our_source(source), trust_code=trust_code), "raw"
+    if not isinstance(model, Autoencoder):
+        what = f"a {type(model).__name__}, and formats of other projects are of autoencoders"
+        raise UserError(f"{source}: {what}; smalti.load and `smalti sample` take it as it is")
+    return _Source(model, None, weights)
 
 
 def _discriminator_beside(source: str | Path, imported: Imported | None) -> list[str]:
     """Names of the tensors of the source's discriminator, or of its folder; empty if there is none."""
     if imported:
         return [f"{imported.checkpoint.discriminator_place}{key}" for key in imported.checkpoint.discriminator]
-    return [DISCRIMINATOR] if (Path(our_source(source)) / DISCRIMINATOR / CONFIG).is_file() else []
+    checkpoint = find_checkpoint(source)
+    held = checkpoint is not None and checkpoint.has(DISCRIMINATOR)
+    return [DISCRIMINATOR] if held or (Path(our_source(source)) / DISCRIMINATOR / CONFIG).is_file() else []
 
 
 def _discriminator(
@@ -168,6 +188,9 @@ def _discriminator(
         raise UserError("--keep-discriminator: the source holds none")
     if imported:
         return import_discriminator(imported.checkpoint.discriminator, image_channels)
+    checkpoint = find_checkpoint(source)
+    if checkpoint is not None:
+        return checkpoint.build(Discriminator, DISCRIMINATOR, trust_code=trust_code)  # type: ignore[type-abstract]
     folder = Path(our_source(source)) / DISCRIMINATOR
     files = (folder / CONFIG, folder / WEIGHTS)
     return load_model(Discriminator, *files, trust_code=trust_code)  # type: ignore[type-abstract]

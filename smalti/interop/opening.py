@@ -8,8 +8,9 @@ from torch import Tensor
 from smalti.config import config_of
 from smalti.interop import ImportOptions
 from smalti.interop._containers import DIFFUSERS_NAMES, SUFFIXES
-from smalti.interop._recognise import AUTO, OURS
+from smalti.interop._recognise import AUTO, OURS, format_named
 from smalti.interop.conversion import import_checkpoint
+from smalti.models._checkpoint import MODEL, find_checkpoint
 from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, is_saved_model, read_config, read_weights
 from smalti.models._saved import SavedModel
 from smalti.registry import UserError
@@ -29,20 +30,34 @@ def open_model(path: str | Path, format: str = AUTO, *, trust_code: bool = False
     """
     foreign = foreign_source(path, format)
     if foreign is None:
+        refuse_format(path, format)
         return SavedModel.from_pretrained(our_source(path), trust_code=trust_code, map_location=map_location)
     return import_checkpoint(foreign, format).model.to(map_location)
 
 
+def refuse_format(path: str | Path, format: str) -> None:
+    """Refuses a foreign format for a model of ours.
+
+    Raises:
+        UserError: naming both.
+    """
+    if format not in {AUTO, OURS}:
+        raise UserError(f"{path}: a model of smalti, and not {format_named(format).title}")
+
+
 def our_source(path: str | Path) -> str | Path:
-    """The model's folder of a run, or ``path`` itself."""
-    inside = Path(path) / "model"
+    """The model's folder of a run, or of its weights file, or ``path`` itself."""
+    place = Path(path)
+    if place.name == WEIGHTS and is_saved_model(place.parent):
+        return place.parent
+    inside = place / "model"
     return inside if (inside / CONFIG).is_file() else path
 
 
 def foreign_source(path: str | Path, format: str = AUTO) -> Path | None:
     """Where a foreign checkpoint lies, downloaded from the Hub if need be; None if ``path`` means a model of ours."""
     place = Path(path)
-    if format == OURS or is_saved_model(Path(our_source(path))):
+    if format == OURS or find_checkpoint(path) is not None or is_saved_model(Path(our_source(path))):
         return None
     if format != AUTO and place.exists():
         return place
@@ -73,12 +88,20 @@ def _download(repository: str, folder: Path) -> Path:
     raise UserError(f"{repository}: no model of smalti, and none of {', '.join(DIFFUSERS_NAMES)}")
 
 
-def start_config(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]:
-    """The configuration of the model that a training run starts from.
+def start_config(path: str | Path, network: str = MODEL, *, trust_code: bool = False) -> dict[str, Any]:
+    """The configuration of the network that a training run starts from.
+
+    Args:
+        path: of what was saved.
+        network: ``model``, or ``discriminator``: of a checkpoint of a run, or ``path`` is its own folder.
+        trust_code: whether it may name classes outside smalti.
 
     Raises:
-        UserError: if there is no such model, it cannot be read, or names classes outside smalti and is not trusted to.
+        UserError: if there is none, it cannot be read, or names classes outside smalti and is not trusted to.
     """
+    checkpoint = find_checkpoint(path)
+    if checkpoint is not None:
+        return checkpoint.config(network, trust_code=trust_code)
     foreign = foreign_source(path)
     if foreign is None:
         found: dict[str, Any] = read_config(_file(path, CONFIG), trust_code=trust_code)["model"]
@@ -86,12 +109,15 @@ def start_config(path: str | Path, *, trust_code: bool = False) -> dict[str, Any
     return config_of(import_checkpoint(foreign, options=ImportOptions()).model)
 
 
-def start_state(path: str | Path, *, trust_code: bool = False) -> dict[str, Tensor]:
-    """The tensors of the model that a training run starts from, under our names.
+def start_state(path: str | Path, network: str = MODEL, *, trust_code: bool = False) -> dict[str, Tensor]:
+    """The tensors of the network that a training run starts from, under our names; arguments as ``start_config``.
 
     Raises:
-        UserError: if there is no such model, it cannot be read, or names classes outside smalti and is not trusted to.
+        UserError: if there is none, it cannot be read, or names classes outside smalti and is not trusted to.
     """
+    checkpoint = find_checkpoint(path)
+    if checkpoint is not None:
+        return checkpoint.state(network)
     foreign = foreign_source(path)
     if foreign is None:
         return read_weights(_file(path, WEIGHTS), read_config(_file(path, CONFIG), trust_code=trust_code))

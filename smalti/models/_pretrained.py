@@ -34,7 +34,7 @@ def save_model(model: nn.Module, folder: Path) -> None:
     config = {
         "format_version": FORMAT_VERSION,
         "smalti_version": __version__,
-        "weights_sha256": _sha256(folder / WEIGHTS),
+        "weights_sha256": sha256(folder / WEIGHTS),
         "model": config_of(model),
     }
     _write_config(folder, config)
@@ -65,11 +65,39 @@ def load_model(
     """
     config = read_config(config_file, trust_code=trust_code)
     state = read_weights(weights_file, config, map_location)
-    _check_shapes(config["model"], base, state, weights_file, trust_code)
-    with torch.random.fork_rng(devices=[]):  # building draws initial weights, which must not shift the caller's numbers
-        model = build(config["model"], base, trust_code=trust_code)
-    check_fit(model, state, weights_file)
-    model.load_state_dict(state, assign=True)
+    return filled(base, config["model"], state, weights_file, trust_code=trust_code, map_location=map_location)
+
+
+def filled(
+    base: type[_M],
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    where: Path,
+    *,
+    trust_code: bool = False,
+    map_location: str = "cpu",
+) -> _M:
+    """A network of the kind ``base`` with the given weights, in evaluation mode and in their dtype.
+
+    Args:
+        base: the kind.
+        config: what to build.
+        state: its tensors.
+        where: they come from, for messages.
+        trust_code: whether ``config`` may name classes outside smalti.
+        map_location: device to load to.
+
+    Raises:
+        UserError: if it is no such network, or the weights do not fit it.
+    """
+    try:
+        _check_shapes(config, base, state, where, trust_code)
+        with torch.random.fork_rng(devices=[]):  # building draws initial weights: the caller's numbers stay
+            model = build(config, base, trust_code=trust_code)
+    except ConfigError as error:
+        raise UserError(f"{where}: its configuration cannot be built: {error}") from error
+    check_fit(model, state, where)
+    model.load_state_dict(dict(state), assign=True)
     return model.to(map_location).eval()
 
 
@@ -157,14 +185,14 @@ def read_weights(path: Path, config: Mapping[str, Any], map_location: str = "cpu
     Raises:
         UserError: if the file is missing or damaged.
     """
-    sha256 = config.get("weights_sha256")
+    expected = config.get("weights_sha256")
     if not path.is_file():
         raise UserError(f"{path}: no such file; a saved model is a folder with {CONFIG} and {WEIGHTS}")
-    if sha256 is None:
+    if expected is None:
         raise UserError(f"{path.with_name(CONFIG)}: no 'weights_sha256', so {path.name} cannot be checked")
-    actual = _sha256(path)
-    if actual != sha256:
-        raise UserError(f"{path}: damaged, its sha256 is {actual[:12]}... and {CONFIG} expects {str(sha256)[:12]}...")
+    actual = sha256(path)
+    if actual != expected:
+        raise UserError(f"{path}: damaged, its sha256 is {actual[:12]}... and {CONFIG} expects {str(expected)[:12]}...")
     try:
         return load_file(path, device=map_location)
     except SafetensorError as error:
@@ -188,9 +216,10 @@ def check_fit(model: nn.Module, state: Mapping[str, Tensor], path: Path) -> None
     ]
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(f"{path}: does not fit the model of {CONFIG}: {'; '.join(problems[:5])}{more}")
+        raise UserError(f"{path}: does not fit its configuration: {'; '.join(problems[:5])}{more}")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ from typing import Self
 from huggingface_hub import PyTorchModelHubMixin
 
 from smalti.models import Model
+from smalti.models._checkpoint import find_checkpoint
 from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, load_model, save_model
 
 
@@ -31,7 +32,8 @@ class SavedModel(Model, PyTorchModelHubMixin, library_name="smalti"):
         """Loads what ``save_pretrained`` or ``push_to_hub`` wrote, in evaluation mode and in the dtype it was saved in.
 
         Args:
-            pretrained_model_name_or_path: a folder, or a repository ``owner/name`` on the Hugging Face Hub.
+            pretrained_model_name_or_path: a folder, a checkpoint of a run (``RUN@best``, ``RUN@400``), or a repository
+                ``owner/name`` on the Hugging Face Hub.
             force_download: download even if the cache has it.
             token: of the Hub.
             cache_dir: of the Hub's downloads.
@@ -44,6 +46,9 @@ class SavedModel(Model, PyTorchModelHubMixin, library_name="smalti"):
             UserError: naming the file that is missing, damaged, or does not fit.
         """
         source = str(pretrained_model_name_or_path)
+        checkpoint = find_checkpoint(source)
+        if checkpoint is not None:
+            return checkpoint.build(cls, trust_code=trust_code, map_location=map_location)
         options = {
             "force_download": force_download,
             "token": token,

@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from smalti.cli._app import app
+from smalti.cli._defence import UNFORESEEN
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -16,10 +17,12 @@ Verb = Callable[..., Result]
 
 @pytest.fixture
 def smalti_cli() -> Verb:
-    """``smalti_cli("train", "x.yaml", "--json")`` -> exit code, stdout, stderr."""
+    """``smalti_cli("train", "x.yaml", "--json")`` -> exit code, stdout, stderr; never by the last line of defence."""
 
     def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="smalti")
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments], prog_name="smalti")
+        assert result.exit_code != UNFORESEEN, result.stderr
+        return result
 
     return run
 

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import pytest
+import torch
 import typer
 from safetensors import SafetensorError
 from typer.testing import CliRunner
@@ -91,11 +94,86 @@ def test_an_error_of_the_user_is_one_message_and_exit_code_2(error: Exception, m
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("a bug"), KeyError("a bug")])
-def test_a_bug_keeps_its_traceback(error: Exception) -> None:
+@pytest.mark.parametrize("error", [ValueError("a bug"), RuntimeError("a bug"), KeyError("a bug"), RecursionError()])
+def test_a_bug_is_one_message_and_its_traceback_a_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     result = CliRunner().invoke(raising(error), ["fail"])
-    assert result.exit_code == 1
-    assert result.exception is error
+    assert result.exit_code == 3
+    assert result.stderr.startswith(f"error: something unforeseen happened in smalti ({type(error).__name__}")
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.output
+    (report,) = tmp_path.iterdir()
+    assert str(report) in result.stderr
+    text = report.read_text(encoding="utf-8")
+    assert "'fail'" in text
+    assert f"smalti {__version__}" in text
+    assert "Traceback" in text
+    assert f"raise error\n{type(error).__name__}" in text
+
+
+def test_a_traceback_that_cannot_be_written_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    result = CliRunner().invoke(raising(ValueError("a bug")), ["fail"])
+    assert result.exit_code == 3
+    assert "cannot be written to a file (No such file or directory)" in result.stderr
+    assert "raise error\nValueError: a bug" in result.stderr
+
+
+def test_a_bug_before_a_verb_runs_is_one_message_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def broken(value: str) -> None:
+        raise KeyError(value)
+
+    app = typer.Typer(cls=Verbs, rich_markup_mode=None)
+
+    @app.callback()
+    def options(kind: Annotated[str, typer.Option(callback=broken)] = "x") -> None: ...
+
+    @app.command()
+    def verb() -> None: ...
+
+    assert CliRunner().invoke(app, ["verb"]).exit_code == 3
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (typer.Exit(7), 7), (typer.Abort(), 1)])
+def test_who_stops_is_left_alone(error: Exception, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    result = CliRunner().invoke(raising(error), ["fail"])
+    assert result.exit_code == code
+    assert "unforeseen" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        MemoryError("Unable to allocate 29.8 GiB for an array"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Storage size calculation overflowed with sizes=[99999999999, 99999999999]"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_told_with_what_to_lower(error: Exception) -> None:
+    app = typer.Typer(cls=Verbs, rich_markup_mode=None)
+
+    @app.command()
+    def fail(size: int = 1, batch_size: int = 1, name: str = "") -> None:
+        raise error
+
+    @app.command()
+    def train(recipe: str = "") -> None:
+        raise error
+
+    result = CliRunner().invoke(app, ["fail"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: out of memory")
+    assert result.stderr.endswith(": lower --size or --batch-size\n")
+    assert "data.batch_size" in CliRunner().invoke(app, ["train"]).stderr
 
 
 def test_debugging_shows_the_traceback_of_every_error(monkeypatch: pytest.MonkeyPatch) -> None:
