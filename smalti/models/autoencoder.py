@@ -198,6 +198,10 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
     def _check_images(self, images: Tensor) -> None:
         if images.ndim != 4 or images.shape[1] != self.image_channels:
             raise UserError(f"images with shape {tuple(images.shape)}: expected (B, {self.image_channels}, H, W)")
+        if not images.is_floating_point():
+            raise UserError(
+                f"images of {images.dtype}: expected numbers in [-1, 1], as smalti.data.loader.to_device gives"
+            )
         height, width = images.shape[-2:]
         if height % self.factor or width % self.factor:
             raise UserError(

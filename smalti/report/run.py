@@ -8,6 +8,8 @@ from typing import Any
 from smalti.config import read_json
 from smalti.registry import UserError
 
+_EXPECTED = "expected what `smalti train --out` wrote"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
@@ -57,7 +59,9 @@ def read_run(folder: str | Path) -> Run:
     metrics = folder / "metrics.jsonl"
     if not metrics.is_file():
         what = "no metrics.jsonl in it" if folder.is_dir() else "no such folder"
-        raise UserError(f"{folder} is not a run folder: {what} (expected what `smalti train --out` wrote)")
+        whole = [run for run in _runs_of(folder) if (run / "metrics.jsonl").is_file()]
+        expected = f"the report is of a whole run: smalti report {whole[0]}" if whole else _EXPECTED
+        raise UserError(f"{folder} is not a run folder: {what} ({expected})")
     recipe, evaluation = folder / "recipe.yaml", folder / "evaluation.json"
     return Run(
         folder=folder,
@@ -66,6 +70,11 @@ def read_run(folder: str | Path) -> Run:
         evaluation=read_evaluation(evaluation) if evaluation.is_file() else {},
         samples=tuple(sorted((folder / "samples").glob("*.png"))),
     )
+
+
+def _runs_of(checkpoint: Path) -> list[Path]:
+    """Run folders that the name of a checkpoint may point into."""
+    return [Path(str(checkpoint).rpartition("@")[0]), checkpoint.parent.parent]
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:

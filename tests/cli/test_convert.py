@@ -10,11 +10,15 @@ import torch
 from PIL import Image
 
 import smalti
+from smalti.data.image_folder import ImageFolder
+from smalti.data.loader import evaluation_batches, to_device
+from smalti.data.transforms import Transform
 from smalti.interop._recognise import format_named
 from smalti.interop.conversion import export_state
 from smalti.metrics._latents import latent_statistics
 from smalti.models._latents import LatentScale
 from smalti.models._pretrained import set_options
+from smalti.registry import UserError
 from tests.cli.conftest import Verb
 from tests.conftest import GOLDEN
 from tests.interop.checkpoints import save, tiny_kl, tiny_vq
@@ -212,6 +216,21 @@ def test_measured_scale_and_shift_go_into_the_config_and_to_diffusers(
     config = json.loads((tmp_path / "there" / "config.json").read_text())
     assert config["latents_mean"] == found["shift"]
     torch.testing.assert_close(torch.tensor(config["latents_std"]), 1 / torch.tensor(found["scale"]))
+
+
+def test_what_is_measured_are_images_as_the_model_sees_them(smalti_cli: Verb, photos: Path, tmp_path: Path) -> None:
+    """From -1 to 1, as ``encode`` takes them."""
+    model = tiny_kl()
+    model.save_pretrained(tmp_path / "ours")
+    found = json.loads(
+        smalti_cli("latent-stats", tmp_path / "ours", "--data", photos, "--size", 16, "--dry-run", "--json").stdout
+    )
+    source = ImageFolder(str(photos))
+    batch = next(evaluation_batches(source, Transform(size=16, crop="adm_center"), 2))
+    expected = latent_statistics(model, [to_device(batch, "cpu")])
+    torch.testing.assert_close(torch.tensor(found["shift"]).double(), expected.mean, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match=r"torch\.uint8"):
+        model.encode(batch["image"])
 
 
 def test_a_run_folder_is_measured_too(smalti_cli: Verb, trained: Path, photos: Path, tmp_path: Path) -> None:
