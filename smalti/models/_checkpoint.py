@@ -47,6 +47,7 @@ class RunCheckpoint:
         step: generator updates completed.
         files: name -> SHA-256 of what it holds.
         best_step: the best step when it was written, None if there is none.
+        good: whether the run was well when it was written: no update had failed, and all numbers were finite.
     """
 
     run: Path
@@ -54,6 +55,7 @@ class RunCheckpoint:
     step: int
     files: Mapping[str, str]
     best_step: int | None = None
+    good: bool = True
 
     def has(self, network: str) -> bool:
         """Whether it holds this network."""
@@ -89,6 +91,10 @@ class RunCheckpoint:
         Raises:
             UserError: if a file is missing or not as it was written, or there are no averaged weights.
         """
+        if not self.good:
+            log.warning(
+                "%s: written by a run that was not well: updates failed, or numbers were not finite", self.folder
+            )
         whole = self._read(f"{_FILES[network]}.safetensors", map_location)
         state = {key.removeprefix(_PREFIX): value for key, value in whole.items() if key.startswith(_PREFIX)}
         if network == MODEL and self.weights(weights) == AVERAGED:
@@ -256,8 +262,14 @@ def _read_manifest(run: Path, folder: Path) -> RunCheckpoint:
         wrong = f"step={found['step']}: expected that of its folder"
     if wrong:
         raise UserError(f"{path}: a damaged checkpoint: {wrong}")
-    best = found.get("best_step")
-    return RunCheckpoint(run=run, folder=folder, step=found["step"], files=found["sha256"], best_step=best)
+    return RunCheckpoint(
+        run=run,
+        folder=folder,
+        step=found["step"],
+        files=found["sha256"],
+        best_step=found.get("best_step"),
+        good=found.get("good", True) is True,
+    )
 
 
 def _manifest_problem(found: Any) -> str | None:

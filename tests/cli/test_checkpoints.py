@@ -279,6 +279,14 @@ def test_the_last_readable_one_is_the_last(run: Path, caplog: pytest.LogCaptureF
     assert "00000004" in caplog.text
 
 
+def test_a_checkpoint_of_a_run_that_was_not_well_says_so(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert smalti.load(f"{run}@last").factor == 4
+    assert caplog.text == ""
+    change(run / "checkpoints" / "00000004" / "manifest.json", good=False)
+    assert smalti.load(f"{run}@last").factor == 4
+    assert "a run that was not well" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["generator.safetensors", "ema.safetensors", "state.pt"])
 def test_a_file_of_a_checkpoint_says_what_to_write(name: str, kept: Path, tmp_path: Path, smalti_cli: Verb) -> None:
     path = kept / "checkpoints" / "00000004" / name
