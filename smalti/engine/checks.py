@@ -13,6 +13,7 @@ from smalti.data.transforms import Transform
 from smalti.engine.columns import given_columns, held_out_problems
 from smalti.engine.fitness import fitness_problems
 from smalti.engine.limits import limit_problems
+from smalti.engine.monitor import mode_of
 from smalti.engine.rehearsal import can_be_rehearsed, known_values, objection, required
 from smalti.engine.sections import PLAYERS, Recipe
 from smalti.engine.settings import PhaseOptimizer, parse_cycle
@@ -21,7 +22,7 @@ from smalti.nn.meta import is_of_meta, on_meta_device
 from smalti.objectives.graph import Graph
 from smalti.objectives.names import DISCRIMINATOR, NEEDS_DISCRIMINATOR, is_constant
 from smalti.objectives.term import Term
-from smalti.registry import Phase, UserError, suggest
+from smalti.registry import Phase, UserError
 
 MODEL_WORDS = ("judged", "last_layer", "training_forward")  # what the engine asks of any model
 
@@ -91,12 +92,21 @@ def _monitor(recipe: Recipe) -> Iterator[Problem]:
     section = recipe.specs.get("validation")
     if not isinstance(section, Spec):
         return
-    monitor, metrics = section.arguments.get("monitor"), section.arguments.get("metrics") or {}
-    if monitor is None or "/" in monitor:
-        return
-    known = [name for name, metric in metrics.items() if isinstance(metric, Spec)]
-    if not any(monitor == name or monitor.startswith(f"{name}_") for name in known):
-        yield Problem("validation.monitor", f"{monitor!r} is not among the metrics{suggest(monitor, known)}")
+    monitor, mode = section.arguments.get("monitor"), section.arguments.get("mode")
+    metrics = {
+        name: metric.target
+        for name, metric in (section.arguments.get("metrics") or {}).items()
+        if isinstance(metric, Spec)
+    }
+    save = recipe.specs.get("engine")
+    if monitor is None and isinstance(save, Spec) and save.arguments.get("save") == "best":
+        yield Problem("engine.save", "'best': nothing is monitored; validation.monitor names what decides")
+    try:
+        if monitor is not None:
+            mode_of(monitor, mode, metrics)
+    except UserError as error:
+        place = "mode" if str(error).startswith("mode=") else "monitor"
+        yield Problem(f"validation.{place}", str(error))
 
 
 def _names(recipe: Recipe, model: Any) -> Iterator[Problem]:

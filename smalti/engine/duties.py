@@ -98,8 +98,8 @@ class Duties:
         if values:
             self.chronicle.log({f"val/{name}": value for name, value in values.items()})
         if self.state.step == 0:
-            self.state.at_start = self._metrics()
-            self.runtime.on_main(lambda: self.folder.write_evaluation(self.evaluation()))
+            self.state.at_start = self._metrics(values)
+            self.runtime.on_main(lambda: self.folder.write_evaluation(self.evaluation(0)))
         settings = self.examiner.settings
         if settings.monitor is None:
             return False
@@ -109,6 +109,7 @@ class Duties:
         if not settings.is_better(values[settings.monitor], self.state.best_value):
             return False
         self.state.best_value, self.state.best_step = values[settings.monitor], self.state.step
+        self.state.best_measured = dict(values)
         return True
 
     def _draw_samples(self) -> bool:
@@ -116,13 +117,27 @@ class Duties:
         self.runtime.on_main(lambda: write_samples(self.folder.samples / f"{self.state.step:08d}.png", given, made))
         return False
 
-    def evaluation(self) -> dict[str, Any]:
-        """What ``evaluation.json`` holds."""
-        metrics = {f"{name}_start": value for name, value in self.state.at_start.items()} | self._metrics()
-        objective = {name: value for name, value in self.state.measured.items() if name not in metrics}
+    def model_step(self) -> int:
+        """The step whose weights ``model/`` holds: the best's, if that is wanted and its checkpoint can be read."""
+        best = self.state.best_step
+        if best in {None, self.state.step} or self.examiner.settings.monitor is None or self.settings.save == "last":
+            return self.state.step
+        trouble = self.runtime.on_main(lambda: self.keeper.trouble_with(best))
+        if trouble:
+            self.chronicle.warn([f"{trouble}; the model is of the last step {self.state.step} instead"])
+            return self.state.step
+        return best
+
+    def evaluation(self, model_step: int) -> dict[str, Any]:
+        """What ``evaluation.json`` holds: the numbers of the model that is saved, which is of ``model_step``."""
+        measured = self.state.measured if model_step == self.state.step else self.state.best_measured
+        metrics = {f"{name}_start": value for name, value in self.state.at_start.items()} | self._metrics(measured)
+        objective = {name: value for name, value in measured.items() if name not in metrics}
         counts = {"step": self.state.step, "training_images": self.state.images, "seconds": self.state.seconds}
+        if self.examiner.settings.monitor is not None:
+            counts["model_step"] = model_step
         return {**metrics, **counts, "images": list(self.examiner.images), "objective": objective}
 
-    def _metrics(self) -> dict[str, float]:
-        """What was measured last, the objective left out."""
-        return {name: value for name, value in self.state.measured.items() if name.split("/")[0] not in self.players}
+    def _metrics(self, measured: Mapping[str, float]) -> dict[str, float]:
+        """What was ``measured``, the objective left out."""
+        return {name: value for name, value in measured.items() if name.split("/")[0] not in self.players}

@@ -1,10 +1,12 @@
 """A run on the disk: what its state is made of, saved whole and put back."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from smalti.engine.checkpoint import Checkpoint, CheckpointFolder
 from smalti.engine.chronicle import Chronicle
@@ -16,6 +18,7 @@ from smalti.engine.turn import Player
 from smalti.objectives.phases import Phase
 from smalti.registry import UserError
 
+EMA_NAME = "ema"
 TRAIN, OPTIMIZERS = "train", "optimizers"  # what every state of a checkpoint has
 
 
@@ -77,7 +80,7 @@ class Keeper:
             OPTIMIZERS: {name: player.optimizer.state_dict() for name, player in self.players.items()},
         }
         if self.ema is not None:
-            networks["ema"] = self.ema.state_dict()
+            networks[EMA_NAME] = self.ema.state_dict()
             state["ema_updates"] = self.ema.updates.item()
         self.checkpoints.save(
             Checkpoint(
@@ -120,18 +123,54 @@ class Keeper:
             self._restore(self.checkpoints.load(step))
         return step
 
+    def trouble_with(self, step: int | None) -> str:
+        """Why the checkpoint of ``step`` cannot be read, empty if it can."""
+        try:
+            self.checkpoints.load(-1 if step is None else step)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    @contextmanager
+    def weights_of(self, step: int) -> Iterator[None]:
+        """Within, networks and averages are those of the checkpoint of ``step``.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        if step == self.state.step:
+            yield
+            return
+        here = {name: _copy(phase.state_dict()) for name, phase in self.phases.items()}
+        if self.ema is not None:
+            here[EMA_NAME] = _copy(self.ema.state_dict())
+        self._load_networks(self.checkpoints.load(step).networks)
+        try:
+            yield
+        finally:
+            self._load_networks(here)
+
+    def _load_networks(self, networks: Mapping[str, Mapping[str, Tensor]]) -> None:
+        for name, phase in self.phases.items():
+            phase.load_state_dict(dict(networks[name]))
+        if self.ema is not None:
+            self.ema.load_state_dict(networks[EMA_NAME], self.ema.updates.item())
+
     def _restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
         try:
-            for name, phase in self.phases.items():
-                phase.load_state_dict(dict(checkpoint.networks[name]))
+            self._load_networks(checkpoint.networks)
             for name, player in self.players.items():
                 player.optimizer.load_state_dict(state[OPTIMIZERS][name])
             if self.ema is not None:
-                self.ema.load_state_dict(checkpoint.networks["ema"], state["ema_updates"])
+                self.ema.updates.fill_(state["ema_updates"])
             self.state.restore(state[TRAIN])
             self.chronicle.lazy.restore(self.state.lazy)
             self.chronicle.health.consecutive = dict(self.state.failing)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"checkpoint {checkpoint.step} does not fit this recipe: {error}") from error
         self.state.share_among(self.runtime.world_size)
+
+
+def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from smalti.config.limits import number_problem
+from smalti.engine.monitor import mode_of
 from smalti.registry import UserError, shown, suggest
 
 Count = Annotated[int, Field(ge=0)]
@@ -93,7 +94,9 @@ class EngineSettings:
         sample_every: steps between two sample pictures; 0: none.
         samples: images on a sample picture.
         checkpoint_every: steps between two checkpoints; 0: only the last one.
-        keep: newest checkpoints that are kept, besides the best.
+        keep: newest good checkpoints that are kept, besides the best.
+        save: which weights ``model/`` holds at the end: the ``best`` by ``validation.monitor``, or the ``last``; None:
+            the best where something is monitored.
         ema: averaged weights, or None.
         tracker: where the log goes besides ``metrics.jsonl``.
         skip_limit: consecutive non-finite steps of one phase after which the run stops.
@@ -114,6 +117,7 @@ class EngineSettings:
     samples: Positive = 8
     checkpoint_every: Count = 1000
     keep: Positive = 3
+    save: Literal["best", "last"] | None = None
     ema: EMASettings | None = None
     tracker: Tracker = "none"
     skip_limit: Positive = 20
@@ -142,19 +146,20 @@ class ValidationSettings:
         at_start: measure also before the first step.
         monitor: name of the value that decides, as in the log without "val/" (``psnr``, ``generator/total``); None:
             there is no best checkpoint.
-        mode: whether a larger or a smaller value is better.
+        mode: whether a larger or a smaller value is better; None: as the metric says, smaller for a loss.
     """
 
     every: Count = 0
     at_start: bool = False
     monitor: str | None = None
-    mode: Literal["max", "min"] = "max"
+    mode: Literal["max", "min"] | None = None
 
     def is_better(self, value: float, best: float | None) -> bool:
         """Whether ``value`` beats the best so far; a value that is not finite never does."""
         if not math.isfinite(value):
             return False
-        return best is None or (value > best if self.mode == "max" else value < best)
+        mode = self.mode or mode_of(self.monitor or "", None, getattr(self, "metrics", {}))
+        return best is None or (value > best if mode == "max" else value < best)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +250,7 @@ FREE_TO_CHANGE = (
     "engine.samples",
     "engine.checkpoint_every",
     "engine.keep",
+    "engine.save",
     "engine.tracker",
     "engine.skip_limit",
     "data.workers",

@@ -21,6 +21,7 @@ class TrainState:
         seconds: time spent, over all resumptions.
         best_value: best monitored value so far.
         best_step: the step it was reached at.
+        best_measured: name -> held-out number of that step.
         world_size: number of processes, which decides who saw which images.
         at_start: metric -> value before the first step, if it was measured.
         measured: name -> held-out number of the last validation.
@@ -41,6 +42,7 @@ class TrainState:
     seconds: float = 0.0
     best_value: float | None = None
     best_step: int | None = None
+    best_measured: dict[str, float] = field(default_factory=dict)
     world_size: int = 1
     at_start: dict[str, float] = field(default_factory=dict)
     measured: dict[str, float] = field(default_factory=dict)

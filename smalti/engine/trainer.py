@@ -321,14 +321,20 @@ class Trainer:
 
     def _finish(self) -> dict[str, Any]:
         self._refuse_diverged()
-        evaluation = self.duties.evaluation()
-        self._save_model()
+        step = self._save_model()
+        evaluation = self.duties.evaluation(step)
+        if step != self.state.step:
+            best = self.examiner.settings.monitor
+            self.journal.watcher.say(f"model/ is of step {step}, the best {best}; engine.save: last takes the last")
         self.runtime.on_main(lambda: self.folder.write_evaluation(evaluation))
         return evaluation
 
-    def _save_model(self) -> None:
-        with self.examiner.averaged():
+    def _save_model(self) -> int:
+        """Writes ``model/``; the step that its weights are of."""
+        step = self.duties.model_step()
+        with self.keeper.weights_of(step), self.examiner.averaged():
             self.runtime.on_main(lambda: self.folder.save_model(self.model))
+        return step
 
     def _close(self) -> None:
         self.journal.close()

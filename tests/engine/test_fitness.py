@@ -285,7 +285,7 @@ def test_held_out_images_that_do_not_fit_are_left_out_and_counted_once(
 )
 def test_a_monitor_that_no_image_fits_says_why(tmp_path: Path, monitor: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        train(tmp_path, f"{TERMS['lpips']}}}", METRICS, (4, 5), f"validation.monitor={monitor}", "validation.mode=min")
+        train(tmp_path, f"{TERMS['lpips']}}}", METRICS, (4, 5), f"validation.monitor={monitor}")
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 

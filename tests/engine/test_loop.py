@@ -69,6 +69,7 @@ def test_autoencoder_cycle_shares_images_and_fakes(tmp_path: Path) -> None:
         "seconds": 0,
         "best_value": None,
         "best_step": None,
+        "best_measured": {},
         "world_size": 1,
         "at_start": {},
         "measured": {},
