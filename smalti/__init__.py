@@ -74,6 +74,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     trust_code: bool = False,
+    reschedule: bool = False,
 ) -> "RunResult":
     """Trains a recipe and returns how it ended; the same as ``smalti train``.
 
@@ -85,6 +86,7 @@ def train(
         resume: continue the run in ``out``, if there is one.
         quiet: show no progress.
         trust_code: whether saved networks that the recipe starts from may name classes outside smalti.
+        reschedule: let another ``max_steps`` move the learning rates of a resumed run.
 
     Raises:
         UserError: for what can be mended: a recipe with problems, a folder in use, a run that diverges.
@@ -93,4 +95,4 @@ def train(
     from smalti.engine.recipe import load_recipe
 
     read = load_recipe(recipe, overrides, data, trust_code=trust_code)
-    return assemble(read, out or Path("runs") / read.name, quiet=quiet).run(resume=resume)
+    return assemble(read, out or Path("runs") / read.name, quiet=quiet).run(resume=resume, reschedule=reschedule)

@@ -34,6 +34,9 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    reschedule: Annotated[
+        bool, typer.Option("--reschedule", help="Let another max_steps move the rates of a resumed run.")
+    ] = False,
     trust_code: TrustCode = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One step, and a table of parameters and memory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
@@ -53,7 +56,15 @@ def train(
         if rank() == 0:
             typer.echo(table)
         return
-    result = smalti.train(recipe, overrides or (), data=data, out=out, resume=resume, trust_code=trust_code)
+    result = smalti.train(
+        recipe,
+        overrides or (),
+        data=data,
+        out=out,
+        resume=resume,
+        trust_code=trust_code,
+        reschedule=reschedule,
+    )
     if rank() == 0:
         _tell(result, as_json)
 

@@ -1,6 +1,7 @@
 """Optimizers and learning rates: what decays, and how fast each phase moves at a generator step."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -96,3 +97,27 @@ def learning_rate(spec: PhaseOptimizer, step: int, max_steps: int) -> float:
     done = min((step - spec.warmup) / length, 1.0)
     left = 1.0 - done if spec.lr_schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
     return peak * (spec.lr_end + (1.0 - spec.lr_end) * left)
+
+
+def moved_rates(stored: Mapping[str, Any], new: Mapping[str, Any], step: int) -> list[str]:
+    """Learning rates that another ``max_steps`` would move, a line each: those of schedules without ``lr_steps``.
+
+    Args:
+        stored: the resolved recipe that a run was started with.
+        new: the one that is to go on with it.
+        step: where the run stands.
+    """
+    before, after = (recipe.get("engine", {}).get("max_steps") for recipe in (stored, new))
+    found = []
+    for phase, options in new.get("optim", {}).items():
+        if not options or before is None or before == after:
+            continue
+        written: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+        spec = PhaseOptimizer(**written)
+        if spec.lr_schedule == "constant" or spec.lr_steps is not None:
+            continue
+        was, would = (learning_rate(spec, step, steps) for steps in (before, after))
+        found.append(
+            f"optim.{phase} ({spec.lr_schedule}): at step {step} the rate was {was:.3g} and would be {would:.3g}"
+        )
+    return found

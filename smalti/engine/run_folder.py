@@ -9,7 +9,9 @@ from typing import Any
 from torch import nn
 
 from smalti.config import dump, read_yaml
+from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.lock import LOCK, FolderLock
+from smalti.engine.optimizers import moved_rates
 from smalti.engine.settings import compare_recipes
 from smalti.registry import UserError
 from smalti.writing import UNFINISHED, flush_to_disk, to_json, write_whole
@@ -32,8 +34,13 @@ class RunFolder:
         self.evaluation = self.path / "evaluation.json"
         self.lock = FolderLock(self.path)
 
-    def claim(self, recipe: Mapping[str, Any] | None, resume: bool) -> str:
+    def claim(self, recipe: Mapping[str, Any] | None, resume: bool, reschedule: bool = False) -> str:
         """Makes the folder this run's own until ``release``, or continues the run that is in it.
+
+        Args:
+            recipe: resolved, or None.
+            resume: whether to continue a run.
+            reschedule: whether another ``max_steps`` may move the learning rates of that run.
 
         Returns:
             What to tell the user of it, most often nothing.
@@ -46,7 +53,7 @@ class RunFolder:
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"{self.path} is a file: expected a folder")
             told = self.lock.take()
-            self._check(recipe, resume)
+            self._check(recipe, resume, reschedule)
             self._sweep()
             if recipe is not None:
                 write_whole(self.recipe, dump(dict(recipe)))
@@ -62,22 +69,33 @@ class RunFolder:
         """Lets others have the folder."""
         self.lock.release()
 
-    def _check(self, recipe: Mapping[str, Any] | None, resume: bool) -> None:
+    def _check(self, recipe: Mapping[str, Any] | None, resume: bool, reschedule: bool) -> None:
         holds_something = any(not _is_passing(entry) for entry in self.path.iterdir())
         if holds_something and not resume:
             raise UserError(f"{self.path} is not empty: resume the run in it (--resume), or choose another folder")
         if holds_something and not self.recipe.is_file() and not self.checkpoints.is_dir():
             raise UserError(f"{self.path} is not empty and holds no run to resume")
         if self.recipe.is_file() and recipe is not None:
-            self._compare(recipe)
+            stored = self.stored_recipe()
+            self._compare(stored, recipe)
+            if not reschedule:
+                self._refuse_moved_rates(stored, recipe)
 
     def _sweep(self) -> None:
         """Clears what a crash cut short."""
         for entry in [*self.path.glob(f"{UNFINISHED}*"), *self.samples.glob(f"{UNFINISHED}*")]:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
 
-    def _compare(self, recipe: Mapping[str, Any]) -> None:
-        differences = compare_recipes(self.stored_recipe(), recipe)
+    def _refuse_moved_rates(self, stored: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+        steps = CheckpointFolder(self.checkpoints).steps()
+        moved = moved_rates(stored, recipe, steps[-1] if steps else 0)
+        if moved:
+            listed = "\n".join(f"  {line}" for line in moved)
+            choice = "--reschedule accepts it; with optim.<phase>.lr_steps a schedule has a length of its own"
+            raise UserError(f"engine.max_steps is another, which stretches schedules:\n{listed}\n{choice}")
+
+    def _compare(self, stored: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+        differences = compare_recipes(stored, recipe)
         if differences:
             listed = "\n".join(f"  {line}" for line in differences)
             raise UserError(f"the run in {self.path} was started with another recipe:\n{listed}")

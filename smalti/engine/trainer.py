@@ -145,18 +145,19 @@ class Trainer:
 
     # The loop.
 
-    def run(self, resume: bool = False) -> RunResult:
+    def run(self, resume: bool = False, *, reschedule: bool = False) -> RunResult:
         """Trains up to ``max_steps``, or until a signal asks to stop; then saves.
 
         Args:
             resume: continue the run in the folder, if there is one; else the folder must be empty.
+            reschedule: let another ``max_steps`` move the learning rates of that run.
 
         Raises:
             UserError: what the user can mend: a folder in use, another recipe, a full disk, a run that diverges.
         """
         with writing(self.folder.path), self.runtime.together(), self.signal:
             try:
-                self._start(resume)
+                self._start(resume, reschedule)
                 finished = self._train()
                 evaluation = self._finish() if finished else {}
             finally:
@@ -294,8 +295,8 @@ class Trainer:
 
     # Start, end, and what lies between two runs.
 
-    def _start(self, resume: bool) -> None:
-        told = self.runtime.on_main(lambda: self.folder.claim(self.recipe, resume))
+    def _start(self, resume: bool, reschedule: bool) -> None:
+        told = self.runtime.on_main(lambda: self.folder.claim(self.recipe, resume, reschedule))
         if told:
             self.journal.watcher.say(told)
         step = self.keeper.restore_latest()
