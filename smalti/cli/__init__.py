@@ -8,6 +8,9 @@ def main() -> None:
     # Threads of torch (of GNU OpenMP) that wait for each other soon go to sleep: left to spin they take the cores from
     # whoever else is at work, and a busy machine becomes several times slower. To be said before torch is imported.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    from smalti.cli._output import prepare_streams, run_and_exit
+
+    prepare_streams()
     from smalti.cli._app import app
 
-    app(prog_name="smalti")
+    run_and_exit(lambda: app(prog_name="smalti"))

@@ -17,6 +17,7 @@ from typing import Any
 
 import typer
 
+from smalti.cli._output import STANDARD_OUTPUT, UNWRITTEN
 from smalti.writing import printable
 
 UNFORESEEN = 3
@@ -45,6 +46,9 @@ def defended(arguments: Sequence[str]) -> Iterator[None]:
     except Exception as error:
         if os.environ.get(DEBUG) == "1":
             raise
+        if isinstance(error, OSError) and error.filename == STANDARD_OUTPUT:  # help, shown before a verb runs
+            tell(f"error: {STANDARD_OUTPUT}: {error.strerror}")
+            sys.exit(UNWRITTEN)
         tell(_unforeseen(error, arguments))
         sys.exit(UNFORESEEN)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smalti.cli._model import TrustCode
+from smalti.cli._output import drop_unwritten
 from smalti.cli._table import print_rows
 from smalti.registry import UserError
 from smalti.writing import to_json
@@ -49,6 +50,7 @@ def train(
     Example: smalti train quickstart --out runs/quickstart
     """
     import smalti
+    from smalti.engine.decoration import decoration
     from smalti.nn.distributed import rank
 
     if dry_run:
@@ -56,17 +58,19 @@ def train(
         if rank() == 0:
             typer.echo(table)
         return
-    result = smalti.train(
-        recipe,
-        overrides or (),
-        data=data,
-        out=out,
-        resume=resume,
-        trust_code=trust_code,
-        reschedule=reschedule,
-    )
-    if rank() == 0:
-        _tell(result, as_json)
+    with decoration():
+        result = smalti.train(
+            recipe,
+            overrides or (),
+            data=data,
+            out=out,
+            resume=resume,
+            trust_code=trust_code,
+            reschedule=reschedule,
+        )
+        if rank() == 0:
+            _tell(result, as_json)
+    drop_unwritten()
 
 
 def _dry_run(recipe: str, overrides: list[str], data: Path | None, trust_code: bool) -> str:

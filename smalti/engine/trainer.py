@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.chronicle import Chronicle
+from smalti.engine.decoration import decoration
 from smalti.engine.diagnostics import standing_warnings
 from smalti.engine.dry_run import DryRun, account
 from smalti.engine.duties import VALIDATION, Duties
@@ -155,7 +156,7 @@ class Trainer:
         Raises:
             UserError: what the user can mend: a folder in use, another recipe, a full disk, a run that diverges.
         """
-        with writing(self.folder.path), self.runtime.together(), self.signal:
+        with decoration(), writing(self.folder.path), self.runtime.together(), self.signal:
             try:
                 self._start(resume, reschedule)
                 finished = self._train()
