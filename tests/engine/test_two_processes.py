@@ -1,13 +1,16 @@
 """Two processes, accumulation and one process with one large batch train the same network."""
 
 import json
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.engine.job import parameters_after_five_steps, run_until_signal, validated
+from tests.engine.job import ROOT, command, environment, parameters_after_five_steps, run_until_signal, validated
 
 Parameters = dict[str, list[float]]
 
@@ -47,3 +50,25 @@ def test_signal_to_the_launcher_saves_one_step_on_all_processes(tmp_path: Path) 
     assert len(checkpoints) == 1
     assert int(checkpoints[0].name) >= 5
     assert json.loads((checkpoints[0] / "manifest.json").read_text())["step"] == int(checkpoints[0].name)
+
+
+@pytest.mark.slow
+def test_processes_of_a_killed_launcher_save_and_free_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "questions.json").write_text(json.dumps([["train", {"max_steps": 100_000, "workers": 2}]]))
+    log, lock = tmp_path / "0" / "metrics.jsonl", tmp_path / "0" / ".lock"
+    with subprocess.Popen(
+        command(tmp_path, 2), cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as launcher:
+        wait_until(lambda: log.exists() and len(log.read_bytes().splitlines()) > 5)
+        assert lock.exists()
+        launcher.kill()
+    wait_until(lambda: not lock.exists())
+    assert len(list((tmp_path / "0" / "checkpoints").iterdir())) == 1
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise TimeoutError
