@@ -75,7 +75,7 @@ class CodebookRecord:
         quantized: the chosen rows of ``codebook``, with gradient to it, with shape (B, d, h, w).
         latent: the estimator's output that goes on to the decoder, with shape (B, d, h, w).
         codebook: all rows in the same normalisation as ``z``, differentiable, with shape (K, d).
-        indices: chosen rows, int64 with shape (B, h, w).
+        indices: chosen rows, int64 with shape (B, h, w); -1 where z is not finite, and the latent nan there.
     """
 
     z: Tensor
@@ -91,7 +91,8 @@ class BottleneckOutput:
 
     Args:
         latent: what the decoder receives and what is stored, with shape (B, C, h, w).
-        indices: tokens, int64 with shape (B, G, h, w) for G codebooks, or None.
+        indices: tokens, int64 with shape (B, G, h, w) for G codebooks, or None; -1 where there is no code, since what
+            was to be quantized is not finite.
         codebooks: name -> record, in the order of the recipe; empty for a continuous bottleneck.
         posterior: the Gaussian over latents, or None.
     """

@@ -16,11 +16,13 @@ from smalti.nn.distributed import broadcast
 from smalti.nn.freezing import Freezable
 from smalti.nn.gradient import gradient_copy, straight_through
 from smalti.nn.precision import at_least_float32, full_precision
+from smalti.nn.starting import StartsOnData
+from smalti.nn.unit import unit
 from smalti.outputs import CodebookRecord
 
 Estimator = Literal["straight_through", "gradient_copy"]
 Start = Literal["uniform", "normal", "kmeans"]
-NORM_EPS = 1e-12
+NO_CODE = -1  # token of a latent that is not finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,16 +49,18 @@ class Revival:
     patience: Annotated[int, Field(ge=1)] = 100
 
 
-class Codebook(Freezable, nn.Module):
+class Codebook(Freezable, StartsOnData):
     """K rows of d channels; each position of a latent is replaced by the nearest row (arXiv:1711.00937).
 
     Args:
         size: number of codes K.
         channels: width d of a code.
-        normalize: compare and return unit vectors (cosine codes; Yu et al., arXiv:2110.04627).
+        normalize: compare and return unit vectors (cosine codes; Yu et al., arXiv:2110.04627); the gradient through the
+            norm is at most 1e4 times as long, see :func:`smalti.nn.unit.unit`.
         estimator: how the decoder's gradient passes the choice.
         codebook_gradient: ``gradient_copy`` only: that gradient also reaches the chosen rows.
-        init: rows from U(-1/K, 1/K), from N(0, 1), or k-means of the latents of the first update.
+        init: rows from U(-1/K, 1/K), from N(0, 1), or k-means of the first batch in training, before it is quantized
+            (arXiv:2107.03312, III-C); with accumulation of the first micro-batch.
         ema: learn the rows by moving averages and not by gradients.
         revival: move dead codes.
         usage_window: updates over which usage is counted.
@@ -64,7 +68,6 @@ class Codebook(Freezable, nn.Module):
 
     ema_counts: Tensor
     ema_sums: Tensor
-    initialized: Tensor
 
     def __init__(
         self,
@@ -92,24 +95,38 @@ class Codebook(Freezable, nn.Module):
             # One observation each, of the code itself: with 0 the first update multiplies codes by decay / (1 - decay).
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", self.weight.detach().clone())
-        self._waits_for_kmeans: bool | None = False
         if init == "kmeans":
             self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
-            self._waits_for_kmeans = None
-            self.register_load_state_dict_post_hook(_forget_start)  # type: ignore[no-untyped-call]
 
     def forward(self, z: Tensor) -> CodebookRecord:
-        """Quantizes z with shape (B, d, h, w); changes no state."""
+        """Quantizes z with shape (B, d, h, w); changes no state, except that k-means starts at the first batch.
+
+        Where z is not finite there is no nearest code: the token is -1, which no codebook has, and the latent is nan.
+        """
         with full_precision():
             z = at_least_float32(z)
-            z = F.normalize(z, dim=1, eps=NORM_EPS) if self.normalize else z
-            rows = self.rows(z.dtype)
+            z = unit(z) if self.normalize else z
             flat = z.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
-            indices = nearest_code(flat, rows).view(z.shape[0], *z.shape[2:])
-            quantized = _gather(rows, indices)
+            if not self.frozen and self.waits_for_data():
+                self._start_on(flat)
+            rows = self.rows(z.dtype)
+            nearest = nearest_code(flat, rows).view(z.shape[0], *z.shape[2:])
+            finite = torch.isfinite(z.detach()).all(dim=1)
+            quantized = torch.where(finite[:, None], _gather(rows, nearest), torch.nan)
             return CodebookRecord(
-                z=z, quantized=quantized, latent=self._estimate(z, quantized), codebook=rows, indices=indices
+                z=z,
+                quantized=quantized,
+                latent=self._estimate(z, quantized),
+                codebook=rows,
+                indices=torch.where(finite, nearest, NO_CODE),
             )
+
+    def _start_on(self, points: Tensor) -> None:
+        """k-means of points (N, d) of all ranks; without a finite one the next batch starts."""
+        centres = kmeans(points, self.size)
+        if centres is not None:
+            self.replace(unit(centres) if self.normalize else centres)
+            self.note_start()
 
     def _estimate(self, z: Tensor, quantized: Tensor) -> Tensor:
         if not self.training:
@@ -121,7 +138,7 @@ class Codebook(Freezable, nn.Module):
     def rows(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """All codes with shape (K, d), normalised if they are compared so, in at least float32."""
         rows = self.weight.to(torch.promote_types(self.weight.dtype, dtype))
-        return F.normalize(rows, dim=1, eps=NORM_EPS) if self.normalize else rows
+        return unit(rows) if self.normalize else rows
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The codes of ``indices`` (B, h, w), with shape (B, d, h, w)."""
@@ -141,7 +158,7 @@ class Codebook(Freezable, nn.Module):
 
     @torch.no_grad()
     def update(self, records: Sequence[CodebookRecord]) -> None:
-        """Counts usage, then k-means start, moving averages and revival as configured, equally on all ranks."""
+        """Counts usage, then moving averages and revival as configured, equally on all ranks."""
         if not records:
             return
         z = torch.cat([record.z.permute(0, 2, 3, 1).reshape(-1, self.channels) for record in records])
@@ -151,10 +168,6 @@ class Codebook(Freezable, nn.Module):
             counts, sums = cluster_sums(z, indices, self.size)
             self.window.add(counts)
             if self.frozen:
-                return
-            if self._starts_now():
-                self.replace(kmeans(z, self.size))
-                self.initialized.fill_(True)
                 return
             if self.ema is not None:
                 self._average(self.ema, counts, sums)
@@ -174,7 +187,7 @@ class Codebook(Freezable, nn.Module):
         dead = self.window.unused >= revival.patience
         codes = torch.arange(self.size, device=z.device)
         candidates = broadcast(z[_hash(codes, self.window.updates) % len(z)])
-        self.replace(candidates, dead)
+        self.replace(candidates, dead & torch.isfinite(candidates).all(dim=1))
         self.window.unused.masked_fill_(dead, 0)
 
     @torch.no_grad()
@@ -186,19 +199,9 @@ class Codebook(Freezable, nn.Module):
             self.ema_counts.copy_(torch.where(mask, 1.0, self.ema_counts))
             self.ema_sums.copy_(torch.where(mask[:, None], rows, self.ema_sums))
 
-    def _starts_now(self) -> bool:
-        if self._waits_for_kmeans is None:  # read from the device once, not in every update
-            self._waits_for_kmeans = not bool(self.initialized)
-        starts, self._waits_for_kmeans = self._waits_for_kmeans, False
-        return starts
-
     def usage(self) -> dict[str, Tensor]:
         """``usage`` and ``perplexity`` over the window, scalars."""
         return self.window.measure()
-
-
-def _forget_start(codebook: Codebook, incompatible: object) -> None:
-    codebook._waits_for_kmeans = None
 
 
 def _gather(rows: Tensor, indices: Tensor) -> Tensor:
@@ -210,7 +213,7 @@ def _start(size: int, channels: int, init: Start, normalize: bool) -> Tensor:
     rows = (
         torch.randn(size, channels) if init == "normal" else torch.empty(size, channels).uniform_(-1 / size, 1 / size)
     )
-    return F.normalize(rows, dim=1, eps=NORM_EPS) if normalize else rows
+    return unit(rows) if normalize else rows
 
 
 def _hash(codes: Tensor, counter: Tensor) -> Tensor:

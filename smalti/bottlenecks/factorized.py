@@ -30,7 +30,8 @@ class CodebookOptions:
         normalize: compare and return unit vectors (cosine codes; Yu et al., arXiv:2110.04627).
         estimator: ``straight_through``, or ``gradient_copy`` with its ``codebook_gradient``.
         codebook_gradient: the decoder's gradient also reaches the chosen rows.
-        init: rows from ``uniform`` U(-1/K, 1/K), from ``normal`` N(0, 1), or by ``kmeans`` of the first update.
+        init: rows from ``uniform`` U(-1/K, 1/K), from ``normal`` N(0, 1), or by ``kmeans`` of the first batch in
+            training, before it is quantized.
         ema: learn the rows by moving averages and not by gradients.
         revival: move dead codes onto current latents.
         usage_window: updates over which usage and perplexity are counted.

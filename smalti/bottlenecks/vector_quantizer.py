@@ -24,7 +24,7 @@ class VectorQuantizer(Bottleneck):
         estimator: ``straight_through``, or ``gradient_copy`` with its ``codebook_gradient``.
         codebook_gradient: the decoder's gradient also reaches the chosen rows.
         init: rows from ``uniform`` U(-1/K, 1/K), from ``normal`` N(0, 1), or by ``kmeans`` of the latents of the first
-            update; normalised codes start as unit vectors.
+            batch in training, before it is quantized (arXiv:2107.03312, III-C); normalised codes start as unit vectors.
         ema: learn the rows by moving averages, in ``update``, and not by gradients.
         revival: move dead codes onto current latents, in ``update``.
         usage_window: updates over which usage and perplexity are counted.

@@ -55,10 +55,15 @@ def encoded(
     """Name and array of each image in the order of the source: int32 tokens (G, h, w), or float32 latents (C, h, w)."""
     import torch
 
+    from smalti.registry import UserError
+
     for batch in encodable(batches, source, model):
         with torch.inference_mode():
             output = model.encode(batch["image"])
         tokens = None if latents or output.indices is None else output.indices.to(torch.int32)
         values = (output.latent.float() if tokens is None else tokens).cpu().numpy()
-        for index, value in zip(batch["index"].tolist(), values, strict=True):
+        whole = torch.isfinite(output.latent).flatten(1).all(dim=1).tolist()
+        for index, value, finite in zip(batch["index"].tolist(), values, whole, strict=True):
+            if not finite:
+                raise UserError(f"{source.names[index]}: its latent is not finite; the model's weights are spoilt")
             yield source.names[index], value

@@ -1,14 +1,13 @@
 """ActNorm: a scale and shift per channel, set once so that the first batch comes out with mean 0 and deviation 1."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from smalti.nn.distributed import all_reduce_sum
+from smalti.nn.starting import StartsOnData
 
 
-class ActNorm(nn.Module):
+class ActNorm(StartsOnData):
     """y = scale (x + loc) for x with shape (B, C, H, W) (Kingma & Dhariwal, arXiv:1807.03039).
 
     The first forward pass in training mode sets loc = -mean and scale = 1 / (std + 1e-6) from its batch; over several
@@ -25,15 +24,11 @@ class ActNorm(nn.Module):
         self.loc = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.scale = nn.Parameter(torch.ones(1, channels, 1, 1))
         self.register_buffer("initialized", torch.tensor(0, dtype=torch.uint8))
-        # Spares reading the buffer, which waits for the device, at every call.
-        self._known_initialized = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
-        if self.training and not self._known_initialized:
-            if not self.initialized:
-                self._initialize(x.detach())
-            self._known_initialized = True
+        if self.waits_for_data():
+            self._initialize(x.detach())
         return self.scale * (x + self.loc)
 
     @torch.no_grad()
@@ -44,10 +39,8 @@ class ActNorm(nn.Module):
         mean = all_reduce_sum(x.sum(dim=(0, 2, 3))) / count
         squares = all_reduce_sum((x - mean.view(1, -1, 1, 1)).square().sum(dim=(0, 2, 3)))
         std = (squares / (count - 1.0)).sqrt()
+        if not (torch.isfinite(mean) & torch.isfinite(std)).all():
+            return  # the next batch will do
         self.loc.copy_(-mean.view(1, -1, 1, 1))
         self.scale.copy_(1.0 / (std.view(1, -1, 1, 1) + 1e-6))
-        self.initialized.fill_(1)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        self._known_initialized = False
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.note_start()

@@ -6,11 +6,14 @@ On a GPU nothing here waits for the device between two log steps: what happened 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from smalti.nn.starting import StartsOnData
 from smalti.objectives.report import LossReport
+from smalti.outputs import BottleneckOutput
 
 ELSEWHERE = "something on another rank"
 
@@ -20,8 +23,8 @@ class Suspects:
     """What may have made a step bad.
 
     Args:
-        terms: names of the evaluated terms, micro-batch after micro-batch, and of the total.
-        values: their raw values, with shape (n,).
+        terms: names of latents, of the evaluated terms, micro-batch after micro-batch, and of the total.
+        values: largest magnitudes of the latents and raw values of the others, with shape (n,).
         layers: names of the parameters with a gradient.
         norms: norms of those gradients, with shape (m,).
     """
@@ -37,7 +40,8 @@ class Suspects:
         norms = torch.stack([norm.reshape(()) for norm in torch._foreach_norm(list(gradients.values()))])
         terms, values = [], []
         for report in reports:
-            named = {f"term {name!r}": term.weighted for name, term in report.terms.items()} | {"total": report.total}
+            named: dict[str, Tensor | None] = {**_latents(report.output)}
+            named |= {f"term {name!r}": term.weighted for name, term in report.terms.items()} | {"total": report.total}
             for name, value in named.items():
                 if value is not None:
                     terms.append(name)
@@ -49,7 +53,7 @@ class Suspects:
         return torch.isfinite(self.values).all() & torch.isfinite(self.norms).all()
 
     def guilty(self) -> str:
-        """The first term, else the first layer's gradient, that is not finite; waits for the device."""
+        """The first latent or term, else the first layer's gradient, that is not finite; waits for the device."""
         for name, fine in zip(self.terms, torch.isfinite(self.values).tolist(), strict=True):
             if not fine:
                 return name
@@ -57,6 +61,16 @@ class Suspects:
             if not fine:
                 return f"gradient of {name}"
         return ELSEWHERE
+
+
+def _latents(output: Any) -> dict[str, Tensor]:
+    """The largest magnitude of what was to be stored, not finite if anything of it is not; scalars by name."""
+    bottleneck = getattr(output, "bottleneck", None)
+    if not isinstance(bottleneck, BottleneckOutput):
+        return {}
+    latents = {f"latent of codebook {name!r}": record.z for name, record in bottleneck.codebooks.items()}
+    latents = latents or {"latent": bottleneck.latent}
+    return {name: latent.detach().abs().amax() for name, latent in latents.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +113,8 @@ class Health:
 class Guard:
     """Copies of what a bad step would spoil: the buffers of all phases, and parameters that an update writes itself.
 
-    The forward pass of a bad step may already have fed NaN to a running average.
+    The forward pass of a bad step may already have fed NaN to a running average. What a module of :class:`StartsOnData`
+    was set to by its first batch is no such thing: it stays, and is not set twice.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
@@ -122,6 +137,7 @@ class Guard:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Notes which parameters are written to within; those known to be are copied first."""
+        self._keep_starts()
         self._copies = [(parameter, parameter.detach().clone()) for parameter in self.written.values()]
         before = [parameter._version for parameter in self.parameters]
         yield
@@ -130,8 +146,19 @@ class Guard:
                 self.written[id(parameter)] = parameter
 
     @torch.no_grad()
+    def _keep_starts(self) -> None:
+        """What modules that started since ``take`` are now is what they go back to."""
+        for part in (owner for owner in self.owners if isinstance(owner, StartsOnData)):
+            copies = {name: copy for owner, name, copy in self._buffers if owner is part}
+            if "initialized" in copies:
+                started = part.has_started_since(copies["initialized"])
+                for name, copy in copies.items():
+                    copy.copy_(torch.where(started, part.get_buffer(name), copy))
+
+    @torch.no_grad()
     def restore(self) -> None:
         """Puts the copies back."""
+        self._keep_starts()
         for owner, name, copy in self._buffers:
             current = owner._buffers[name]
             if current is not None and current.shape == copy.shape:

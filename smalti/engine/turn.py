@@ -73,6 +73,7 @@ class Player:
         self.spec, self.settings, self.runtime = spec, settings, runtime
         self.optimizer = build_optimizer(phase, spec)
         self.wrapped = runtime.wrap(phase)
+        self._watched = False
         self.parameters = {key: p for key, p in phase.named_parameters() if p.requires_grad}
 
     def play(
@@ -181,12 +182,13 @@ class Player:
         """Lets the phase change its state, unless the step was bad; without asking a GPU which it was."""
         # One key for all ranks: codes that are revived must be the same everywhere.
         reseed(self.settings.seed, clock.step, self.name, clock.updates, "update")
-        # The first update is read in any case: what starts there (k-means) may note it outside its buffers.
-        read = self.runtime.reads_are_free or clock.updates == 0
+        # Which parameters an update writes is learned from the first good one: until then it is asked.
+        read = self.runtime.reads_are_free or not self._watched
         if read and bad.item():
             guard.restore()
             return
         with nullcontext() if self.runtime.reads_are_free else guard.watching():
             self.phase.update(reports)
+        self._watched = True
         if not read:
             guard.restore_where(bad)

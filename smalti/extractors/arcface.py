@@ -13,6 +13,7 @@ from smalti.extractors._frozen import freeze, named_weights
 from smalti.extractors._images import Channels, as_rgb
 from smalti.extractors._weights import fill, label_of, paths_of, random_tensors, read_tensors
 from smalti.nn.sizes import Layers
+from smalti.nn.unit import unit
 
 FILE = PinnedFile(
     name="recognition_arcface_ir_se50.pth",
@@ -76,7 +77,7 @@ class ArcFace(Extractor):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """One unit vector (B, widths[-1]) for each portrait, with shape (B, 3, H, W) or (B, 1, H, W) in [-1, 1]."""
         x = self.body(self.input_layer(face_of(as_rgb(images))))
-        return (F.normalize(self.output_layer(x), dim=1),)
+        return (unit(self.output_layer(x)),)
 
     def _build(self, widths: Sequence[int], blocks: Sequence[int]) -> None:
         self.input_layer = nn.Sequential(

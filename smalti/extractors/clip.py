@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from smalti.extractors import TextImageExtractor
 from smalti.extractors._frozen import freeze, named_weights
 from smalti.extractors._images import Channels, area_resize, as_rgb
 from smalti.extractors._weights import fill, random_tensors
+from smalti.nn.unit import unit
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class CLIP(TextImageExtractor):
         side = self.network.config.vision_config.image_size
         x = (area_resize(as_rgb(images), side, side) - self.shift) / self.scale
         pooled = self.network.vision_model(pixel_values=x).pooler_output
-        return (F.normalize(self.network.visual_projection(pooled), dim=1),)
+        return (unit(self.network.visual_projection(pooled)),)
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> Tensor:
@@ -89,7 +89,7 @@ class CLIP(TextImageExtractor):
             raise ValueError(f"texts={texts!r}: expected a sequence of texts")
         tokens = {name: values.to(self.shift.device) for name, values in self._tokens(list(texts)).items()}
         pooled = self.network.text_model(**tokens).pooler_output
-        return F.normalize(self.network.text_projection(pooled), dim=1)
+        return unit(self.network.text_projection(pooled))
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, both with shape (M, L)."""

@@ -23,6 +23,7 @@ from smalti.extractors.vgg16 import check_widths
 from smalti.registry import UserError
 
 UNIT_EPS = 1e-10
+LEAST_NORM = 1e-6
 
 
 class LPIPS(Extractor):
@@ -93,12 +94,13 @@ class LPIPS(Extractor):
 def unit(features: Tensor) -> Tensor:
     """f / (|f| + 1e-10) with the norm over channels; (B, C, h, w) to the same shape, at least float32.
 
-    The gradient is finite where a feature vector is 0: the norm's is 0 there, where the originals' sqrt has NaN.
+    The divisor is at least 1e-6, so that no gradient grows more than 1e6 times where a feature vector is 0 or almost;
+    the originals' is NaN or up to 1e10 there. Features of VGG are much longer.
     """
     if features.dtype in {torch.float16, torch.bfloat16}:
         features = features.float()
     norm: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    return features / (norm + UNIT_EPS)
+    return features / (norm + UNIT_EPS).clamp_min(LEAST_NORM)
 
 
 def _read(paths: Sequence[Path]) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from torch import Tensor
-from torch.nn import functional as F
+
+from smalti.nn.unit import unit
 
 
 def unit_vectors(student: Tensor, teacher: Tensor | Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -22,4 +23,4 @@ def unit_vectors(student: Tensor, teacher: Tensor | Sequence[Tensor]) -> tuple[T
             f"student with shape {tuple(student.shape)}, teacher with shape {tuple(deepest.shape)}: expected (B, W) "
             "of one width; the head's width is the teacher's"
         )
-    return F.normalize(student, dim=1), F.normalize(deepest.detach().to(student.dtype), dim=1)
+    return unit(student), unit(deepest.detach().to(student.dtype))

@@ -6,19 +6,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from smalti.losses import Loss
 from smalti.losses._records import selected
 from smalti.losses._reduction import check_choice
+from smalti.nn.unit import unit
 from smalti.outputs import CodebookRecord, LossValue
 
 Mode = Literal["latent", "code"]
-NORM_EPS = 1e-12
 
 
 def cosines(first: Tensor, second: Tensor) -> Tensor:
-    """cos = u v / (|u| |v|) over channels at each position: (B, d, h, w) twice to (B, h, w).
+    """cos = u v / (|u| |v|) over channels at each position: (B, d, h, w) twice to (B, h, w); see ``unit``.
 
     Example:
         >>> cosines(torch.ones(1, 2, 1, 1), torch.tensor([3.0, 0.0]).view(1, 2, 1, 1))
@@ -26,7 +25,7 @@ def cosines(first: Tensor, second: Tensor) -> Tensor:
     """
     if first.shape != second.shape:
         raise ValueError(f"shapes {tuple(first.shape)} and {tuple(second.shape)}: expected codes of one width")
-    return (F.normalize(first, dim=1, eps=NORM_EPS) * F.normalize(second, dim=1, eps=NORM_EPS)).sum(dim=1)
+    return (unit(first) * unit(second)).sum(dim=1)
 
 
 def disentangle(first: CodebookRecord, second: CodebookRecord, *, mode: Mode = "latent") -> Tensor:

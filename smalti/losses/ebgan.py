@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from smalti.losses import Loss
 from smalti.losses._reduction import check_same_shape
+from smalti.nn.unit import unit
 
 
 def pull_away(embeddings: Tensor) -> Tensor:
@@ -34,8 +35,8 @@ def pull_away(embeddings: Tensor) -> Tensor:
     batch = embeddings.shape[0]
     if batch < 2:
         raise ValueError(f"embeddings with shape {tuple(embeddings.shape)}: pull-away needs at least 2 samples")
-    unit = F.normalize(embeddings.flatten(1), dim=1)
-    squares = (unit @ unit.T).square()
+    rows = unit(embeddings.flatten(1))
+    squares = (rows @ rows.T).square()
     return (squares.sum() - squares.diagonal().sum()) / (batch * (batch - 1))
 
 

@@ -1,6 +1,5 @@
 """Face identity loss: two portraits should show the same person."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.extractors import Extractor
@@ -11,6 +10,7 @@ from smalti.losses._comparison import ComparisonLoss
 from smalti.losses._features import deepest
 from smalti.losses._range import SIGNED, check_images
 from smalti.losses._reduction import Weighting, at_least_float32, reduce
+from smalti.nn.unit import unit
 
 
 def face_id(
@@ -46,8 +46,8 @@ def face_id(
 def _distances(prediction: Tensor, target: Tensor, extractor: Extractor) -> Tensor:
     """The distance of each sample, (B, 3, H, W) to shape (B, 1, 1, 1), unchecked."""
     feature, goal = deepest(prediction, target, extractor)
-    cosines = F.cosine_similarity(at_least_float32(feature).flatten(1), at_least_float32(goal).flatten(1))
-    return (1.0 - cosines).reshape(-1, 1, 1, 1)
+    one, other = (unit(at_least_float32(of).flatten(1)) for of in (feature, goal))
+    return (1.0 - (one * other).sum(dim=1)).reshape(-1, 1, 1, 1)
 
 
 class FaceId(ComparisonLoss):

@@ -64,12 +64,13 @@ class CodeCounts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by t
         self.codebooks = tuple(dict.fromkeys((*self.codebooks, *sizes)))
 
     def update(self, indices: Tensor | None, sizes: Mapping[str, int]) -> None:
-        """Counts tokens with shape (B, G, h, w) of codebooks of ``sizes``; None if there are none."""
+        """Counts tokens with shape (B, G, h, w) of codebooks of ``sizes``, but for -1, no code; None: no tokens."""
         self.declare(sizes)
         if indices is None:
             return
         for group, (name, size) in enumerate(sizes.items()):
-            counts = torch.bincount(indices[:, group].flatten(), minlength=size)
+            tokens = indices[:, group].flatten()
+            counts = torch.bincount(tokens[tokens >= 0], minlength=size)
             setattr(self, f"codes_{name}", getattr(self, f"codes_{name}") + counts)
         self.images = self.images + indices.shape[0]
 
@@ -110,6 +111,8 @@ class PairCounts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by t
         order = list(sizes)
         for one, two in self.pairs:
             first, second = (indices[:, order.index(name)].flatten() for name in (one, two))
+            both = (first >= 0) & (second >= 0)
+            first, second = first[both], second[both]
             keys = first * self.pairs[one, two] + second
             held = self._held(one, two)
             keys, counts = _merged(torch.cat([held[0], keys]), torch.cat([held[1], torch.ones_like(keys)]))

@@ -8,6 +8,8 @@ import torch
 from smalti.bottlenecks._codebook import EMA, Revival
 from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.nn.clustering import kmeans
+from smalti.nn.freezing import freeze
+from smalti.nn.unit import unit
 
 
 def quantizer(size=8, channels=3, **options):
@@ -42,6 +44,8 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS)
 def test_accumulation_equals_the_full_batch(options):
     whole = quantizer(**options)
+    if options.get("init") == "kmeans":
+        whole(latents())  # starts; see test_the_first_micro_batch_starts_kmeans
     parts = copy.deepcopy(whole)
     for _ in range(3):
         z = latents()
@@ -66,8 +70,10 @@ def test_a_restored_codebook_goes_on_bit_for_bit(options):
 
 
 @pytest.mark.parametrize("options", [{}, *OPTIONS])
-def test_forward_changes_no_state(options):
+def test_forward_changes_no_state_but_that_kmeans_starts(options):
     made = quantizer(**options)
+    if options.get("init") == "kmeans":
+        made(latents())
     before = copy.deepcopy(made.state_dict())
     for _ in range(2):
         made(latents())
@@ -102,17 +108,72 @@ def test_moving_averages_find_the_means_of_clusters():
     torch.testing.assert_close(made.codebook.weight.data, centres, atol=0.02, rtol=0.0)
 
 
-def test_kmeans_starts_on_the_data_after_the_first_update_only():
-    made, z = quantizer(init="kmeans"), latents()
-    outputs = [made(z[:2]), made(z[2:])]
-    made.update(outputs)
-    torch.testing.assert_close(made.codebook.weight.data, kmeans(tokens(z), 8))
-    started = made.codebook.weight.data.clone()
-    made.update([made(latents())])
-    assert torch.equal(made.codebook.weight.data, started)
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("ema", [None, EMA(decay=0.9)])
+def test_kmeans_starts_before_the_first_batch_is_quantized(normalize, ema):
+    made, z = quantizer(init="kmeans", normalize=normalize, ema=ema), latents()
+    output = made(z)
+    record = output.codebooks["codebook"]
+    centres = kmeans(tokens(record.z), 8)
+    centres = unit(centres) if normalize else centres
+    assert torch.equal(made.codebook.weight.data, centres)
+    assert torch.equal(record.codebook, made.codebook.rows())
+    distances = torch.cdist(tokens(record.z.detach()), centres)
+    assert torch.equal(record.indices.flatten(), distances.argmin(dim=1))
+    assert (tokens(record.latent - record.z).norm(dim=1) <= distances.amin(dim=1) + 1e-6).all()
     assert made.codebook.initialized
-    quantization_error = (made(z).latent - z).square().mean()
-    assert quantization_error < 0.5 * z.square().mean()
+    if ema is not None:
+        assert torch.equal(made.codebook.ema_sums, centres)
+        assert (made.codebook.ema_counts == 1.0).all()
+    made.update([output])
+    assert torch.equal(made.codebook.weight.data, centres) is (ema is None)
+
+
+def test_kmeans_starts_once():
+    made = quantizer(init="kmeans")
+    made(latents())
+    started = made.codebook.weight.data.clone()
+    for _ in range(2):
+        made.update([made(latents())])
+    copied, loaded = copy.deepcopy(made), quantizer(init="kmeans")
+    loaded.load_state_dict(made.state_dict())
+    for again in (made, copied, loaded):
+        again(latents())
+        assert torch.equal(again.codebook.weight.data, started)
+
+
+def test_the_first_micro_batch_starts_kmeans():
+    made, z = quantizer(init="kmeans"), latents()
+    outputs = [made(part) for part in z.split(2)]
+    expected = kmeans(tokens(z[:2]), 8)
+    for output in outputs:
+        assert torch.equal(output.codebooks["codebook"].codebook, expected)
+    made.update(outputs)
+    assert torch.equal(made.codebook.weight.data, expected)
+
+
+def test_evaluation_and_a_frozen_codebook_do_not_start_kmeans():
+    for stop in (lambda made: made.eval(), freeze):
+        made = quantizer(init="kmeans")
+        before = copy.deepcopy(made.state_dict())
+        stop(made)
+        made(latents())
+        assert equal(before, made.state_dict())
+    unset = quantizer(init="kmeans").eval()
+    unset(latents())
+    unset.train()(latents())
+    assert unset.codebook.initialized, "the first batch in training counts, not the first one seen"
+
+
+def test_kmeans_starts_from_what_is_finite_and_waits_without():
+    made, z = quantizer(init="kmeans"), latents()
+    before = copy.deepcopy(made.state_dict())
+    made(z * float("nan"))
+    assert equal(before, made.state_dict())
+    z[1] = float("inf")
+    made(z)
+    assert torch.equal(made.codebook.weight.data, kmeans(tokens(z[[0, 2, 3]]), 8))
+    assert made.codebook.weight.isfinite().all()
 
 
 def test_kmeans_is_a_fixed_point_and_repeats():
@@ -128,6 +189,8 @@ def test_kmeans_is_a_fixed_point_and_repeats():
 
 def test_kmeans_with_fewer_points_than_clusters():
     assert kmeans(torch.randn(3, 2), 7).isfinite().all()
+    assert kmeans(torch.full((3, 2), float("nan")), 7) is None
+    assert kmeans(torch.zeros(0, 2), 7) is None
 
 
 @pytest.mark.parametrize("ema", [None, EMA(decay=0.9)])

@@ -1,5 +1,6 @@
 """``smalti encode``: one array for each image, whole or not at all, never over what is there."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,20 @@ def test_tokens_are_those_of_the_model(smalti_cli: Verb, trained: Path, photos: 
             assert tokens.dtype == np.int32
             assert np.array_equal(tokens, expected[0].numpy())
             model.decode_indices(torch.from_numpy(tokens).long()[None])
+
+
+@pytest.mark.parametrize("what", [[], ["--latents"]])
+def test_latents_that_are_not_finite_are_not_written(
+    what: list[str], smalti_cli: Verb, trained: Path, photos: Path, tmp_path: Path
+) -> None:
+    model = smalti.load(trained)
+    next(model.encoder.parameters()).data.fill_(math.nan)
+    model.save_pretrained(tmp_path / "spoilt")
+    out = tmp_path / "tokens.npz"
+    result = smalti_cli("encode", tmp_path / "spoilt", "--data", photos, "--out", out, *what)
+    assert result.exit_code == 2
+    assert "a.png: its latent is not finite" in result.stderr
+    assert not out.exists()
 
 
 def test_latents_on_request(smalti_cli: Verb, trained: Path, photos: Path, tmp_path: Path) -> None:

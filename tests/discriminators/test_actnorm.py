@@ -81,6 +81,17 @@ def test_two_processes_start_as_one_with_both_batches(monkeypatch):
         torch.testing.assert_close(norm.scale, alone.scale)
 
 
+def test_a_first_batch_that_is_not_finite_sets_nothing():
+    norm = ActNorm(4).double()
+    spoilt = batch(0)
+    spoilt[0, 1, 2, 3] = float("nan")
+    norm(spoilt)
+    assert not norm.initialized
+    assert all(value.isfinite().all() for value in norm.state_dict().values())
+    fresh = ActNorm(4).double()
+    assert torch.equal(norm(batch(1)), fresh(batch(1)))
+
+
 def test_equal_for_a_constant_channel_is_finite():
     assert torch.isfinite(ActNorm(1)(torch.ones(2, 1, 3, 3))).all()
 

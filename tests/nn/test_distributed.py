@@ -10,6 +10,7 @@ from torch import multiprocessing
 from smalti.bottlenecks._codebook import EMA, Revival
 from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.losses.entropy import Entropy
+from smalti.nn.clustering import kmeans
 from smalti.nn.distributed import (
     all_reduce_mean,
     all_reduce_sum,
@@ -21,6 +22,9 @@ from smalti.nn.distributed import (
 )
 
 OPTIONS = [{"ema": EMA(decay=0.5)}, {"init": "kmeans"}, {"revival": Revival(patience=1), "init": "normal"}]
+# Points of two ranks: of unequal number, none of one rank finite, fewer than the clusters.
+POINTS = torch.randn(40, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+SHARES = [(POINTS[:9], POINTS[9:]), (POINTS[:9] * float("nan"), POINTS[9:]), (POINTS[:1], POINTS[1:3])]
 
 
 def quantizers():
@@ -44,7 +48,7 @@ def train(part):
     z = part.clone().requires_grad_()
     loss = Entropy(temperature=0.5, gather=True)(made[1](z).codebooks).total
     loss.backward()
-    states = [dict(quantizer.state_dict()) for quantizer in made]
+    states = [{name: value.clone() for name, value in quantizer.state_dict().items()} for quantizer in made]
     return {"states": states, "z": z.grad, "codebook": made[1].codebook.weight.grad, "loss": loss.detach()}
 
 
@@ -62,6 +66,9 @@ def work(number, folder):
         mean = differentiable_mean(value)
         mean.backward()
         assert (mean.item(), value.grad.item()) == (1.5, 1.0)
+        assert kmeans(torch.full((2, 2), float("nan")), 3) is None
+        clustered = [kmeans(share[number], 5) for share in SHARES]
+        torch.save(clustered, f"{folder}/clustered-{number}.pt")
         torch.save(train(batch().chunk(2)[number]), f"{folder}/{number}.pt")
     finally:
         dist.destroy_process_group()
@@ -71,7 +78,9 @@ def work(number, folder):
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gloo")
     multiprocessing.start_processes(work, (str(folder),), nprocs=2, start_method="spawn")
-    return [torch.load(os.path.join(folder, f"{number}.pt")) for number in range(2)]
+    loaded = [torch.load(os.path.join(folder, f"{number}.pt")) for number in range(2)]
+    clustered = [torch.load(os.path.join(folder, f"clustered-{number}.pt")) for number in range(2)]
+    return [each | {"clustered": points} for each, points in zip(loaded, clustered, strict=True)]
 
 
 def test_ranks_hold_equal_codebooks(ranks):
@@ -81,10 +90,18 @@ def test_ranks_hold_equal_codebooks(ranks):
 
 def test_two_processes_equal_one_on_the_global_batch(ranks):
     alone = train(batch())
-    # k-means starts from rank 0's points and revival draws from them, so only averages and counts are comparable.
-    for name, value in alone["states"][0].items():
-        torch.testing.assert_close(ranks[0]["states"][0][name], value)
+    # Revival draws from rank 0's points: only averages and what k-means started are comparable.
+    for number in range(2):
+        for name, value in alone["states"][number].items():
+            torch.testing.assert_close(ranks[0]["states"][number][name], value)
     assert all(state["codebook.window.counts"].sum() == 3 * 36 for state in (*ranks[0]["states"], *alone["states"]))
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_kmeans_of_unequal_shares_is_that_of_all_points(ranks, number):
+    found = [each["clustered"][number] for each in ranks]
+    assert torch.equal(*found)
+    torch.testing.assert_close(found[0], kmeans(torch.cat(SHARES[number]), 5))
 
 
 def test_gathered_entropy_has_the_gradient_of_the_global_batch(ranks):
