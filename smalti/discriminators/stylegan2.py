@@ -1,5 +1,7 @@
 """StyleGAN2's discriminator: residual blocks with filtered strides, and a look at how varied the batch is."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -45,6 +47,7 @@ class MinibatchDeviation(nn.Module):
         group: images in a group.
     """
 
+    batch_statistics: ClassVar[str] = "how much the images of a group differ"
     typical: Tensor
 
     def __init__(self, group: int) -> None:

@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from smalti.engine.state import TrainState
+from smalti.losses import Loss
 from smalti.objectives.phases import Phase
+from smalti.objectives.term import Term
 
 SMOOTHING = 0.9
 ESTIMATE, SMOOTHED = "critic/estimate", "critic/estimate_smoothed"
@@ -116,6 +119,39 @@ def standing_warnings(phases: Mapping[str, Phase]) -> list[str]:
                 "normalisation, through which every sample depends on all others; take norm: none or norm: group"
             )
     return found
+
+
+def accumulation_warnings(phases: Mapping[str, Phase], accumulate: int) -> list[str]:
+    """What ``accumulate`` micro-batches do not do as one batch would, since it looks at a batch as a whole."""
+    found = []
+    for name, phase in phases.items() if accumulate > 1 else ():
+        looking = [text for term in phase.terms if (text := _looking(term))]
+        layers = [(place, text) for place, part in phase.network.named_modules() if (text := _batch_statistics(part))]
+        if layers:
+            more = f" and {len(layers) - 1} more" if len(layers) > 1 else ""
+            looking.append(f"{layers[0][0]}{more}: {layers[0][1]}")
+        if looking:
+            found.append(
+                f"{name}: accumulate: {accumulate} is not one larger batch, for what is looked at in each micro-batch "
+                f"by itself ({'; '.join(looking)}); a larger data.batch_size is"
+            )
+    return found
+
+
+def _looking(term: Term) -> str:
+    """The term and what it looks at of a whole micro-batch; empty if it is a mean over samples, or nothing is known."""
+    texts = [term.loss.looks_at(term.bindings)] if isinstance(term.loss, Loss) else []
+    texts += ["its adaptive weight is a ratio of norms"] if term.adaptive is not None else []
+    known = ", ".join(text for text in texts if text)
+    return f"term {term.name!r}: {known}" if known else ""
+
+
+def _batch_statistics(part: nn.Module) -> str:
+    """What a layer that is trained looks at of a whole micro-batch."""
+    if isinstance(part, _BatchNorm):
+        return "mean and deviation of a batch normalisation" if part.training else ""
+    text = getattr(part, "batch_statistics", "")
+    return text if isinstance(text, str) else ""
 
 
 def clipped_shares(parameters: Mapping[str, nn.Parameter], bound: float) -> dict[str, Tensor]:

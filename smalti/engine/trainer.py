@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.chronicle import Chronicle
 from smalti.engine.decoration import decoration
-from smalti.engine.diagnostics import standing_warnings
+from smalti.engine.diagnostics import accumulation_warnings, standing_warnings
 from smalti.engine.dry_run import DryRun, account
 from smalti.engine.duties import VALIDATION, Duties
 from smalti.engine.ema import EMA
@@ -310,6 +310,7 @@ class Trainer:
         self._prepare_to_train()
         if step is None:
             self.chronicle.warn(standing_warnings(self.phases))
+            self.chronicle.warn(accumulation_warnings(self.phases, self.settings.accumulate))
             self.state.due = self.duties.owed(0)
         self.duties.settle()
         if self.keeper.unsaved:

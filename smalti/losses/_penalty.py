@@ -6,8 +6,8 @@ refuses a second backward pass: leave the critic uncompiled, or take ``approxima
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -139,12 +139,19 @@ class SlopePenalty(Loss):
         reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
     """
 
+    batch_statistics: ClassVar[Mapping[str, str]] = {"mask": "under a `mask` its mean"}
+
     def __init__(self, *, norm: Norm = "sample", reduction: Reduction = "mean") -> None:
         super().__init__()
         check_choice("norm", norm, Norm)
         check_reduction(reduction, "weighted_mean", False)
         self.norm: Norm = norm
         self.reduction: Reduction = reduction
+
+    def statistics(self) -> Mapping[str, str]:
+        """The mean of the mask, unless pixels under it are added up."""
+        added_up = self.norm == "pixel" and self.reduction != "mean"
+        return {name: text for name, text in self.batch_statistics.items() if not (added_up and name == "mask")}
 
 
 class InterpolatedPenalty(SlopePenalty):

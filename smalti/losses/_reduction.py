@@ -5,6 +5,7 @@ weights (a mask leaves the scale of the loss alone), ``mean_of_weighted`` divide
 is an importance: halving all weights halves the loss).
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 from smalti.losses import Reduction
 
 Weighting = Literal["weighted_mean", "mean_of_weighted"]
+
+# What a weighted mean looks at of a batch as a whole.
+WEIGHTS: Mapping[str, str] = {"weight": "under a `weight` with `weighting: weighted_mean` the sum of the weights"}
 
 # Keeps an empty mask at loss 0 and gradient 0 instead of 0 / 0.
 EMPTY_MASK_EPS = 1e-12
@@ -72,6 +76,11 @@ def reduce(
         sums, weights = values.flatten(1).sum(dim=1), weight.expand_as(values).flatten(1).sum(dim=1)
         return (sums / (weights + EMPTY_MASK_EPS)).mean()
     return values.sum() / (weight.expand_as(values).sum() + EMPTY_MASK_EPS)
+
+
+def weight_statistics(weighting: str, reduction: str = "mean", per_sample: bool = False) -> Mapping[str, str]:
+    """``WEIGHTS`` where :func:`reduce` divides by the sum of the weights of a whole batch, else nothing."""
+    return WEIGHTS if reduction == "mean" and weighting == "weighted_mean" and not per_sample else {}
 
 
 def broadcast_weight(weight: Tensor, values: Tensor, name: str = "weight") -> Tensor:

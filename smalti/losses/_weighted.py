@@ -1,9 +1,11 @@
 """Losses that are one value per element, position or sample before they are reduced."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from smalti.losses import Loss, Reduction
-from smalti.losses._reduction import Weighting, check_reduction, reduce
+from smalti.losses._reduction import WEIGHTS, Weighting, check_reduction, reduce, weight_statistics
 
 
 class WeightedLoss(Loss):
@@ -14,6 +16,8 @@ class WeightedLoss(Loss):
         weighting: what a weighted mean divides by: the sum of weights, or the number of elements.
         per_sample: whether the mean is taken of each sample first.
     """
+
+    batch_statistics = WEIGHTS
 
     def __init__(
         self,
@@ -27,6 +31,10 @@ class WeightedLoss(Loss):
         self.reduction: Reduction = reduction
         self.weighting: Weighting = weighting
         self.per_sample = per_sample
+
+    def statistics(self) -> Mapping[str, str]:
+        """The sum of the weights, where a mean over the whole batch is divided by it."""
+        return weight_statistics(self.weighting, self.reduction, self.per_sample)
 
     def reduced(self, values: Tensor, weight: Tensor | None) -> Tensor:
         """``values`` with shape (B, ...) as a scalar, or unreduced; ``weight`` as in ``reduce``."""

@@ -1,7 +1,7 @@
 """CLIP loss: a picture should show what a text says."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -9,7 +9,7 @@ from smalti.extractors import TextImageExtractor
 from smalti.extractors._images import Channels, chosen, seen
 from smalti.extractors.clip import CLIP as Network  # noqa: N811 (the loss has the name of its network)
 from smalti.losses import Reduction
-from smalti.losses._reduction import Weighting, at_least_float32, check_choice, reduce
+from smalti.losses._reduction import WEIGHTS, Weighting, at_least_float32, check_choice, reduce
 from smalti.losses._weighted import WeightedLoss
 
 Pairs = Literal["matched", "all"]
@@ -71,6 +71,8 @@ class CLIP(WeightedLoss):
         (2, 3, 1, 1)
     """
 
+    batch_statistics: ClassVar[Mapping[str, str]] = {**WEIGHTS, "text": "with `pairs: all` the texts of all images"}
+
     def __init__(
         self,
         *,
@@ -86,6 +88,11 @@ class CLIP(WeightedLoss):
         self.extractor = Network() if extractor is None else extractor
         self.channels = chosen(channels)
         self.pairs: Pairs = pairs
+
+    def statistics(self) -> Mapping[str, str]:
+        """The weights, and the texts of other images if they count."""
+        of_all = {name: text for name, text in self.batch_statistics.items() if name == "text" and self.pairs == "all"}
+        return {**super().statistics(), **of_all}
 
     def forward(self, prediction: Tensor, text: Sequence[str], weight: Tensor | None = None) -> Tensor:
         """How far images (B, 3, H, W) are from their texts; ``weight`` is (B,) or (B, 1, 1, 1)."""

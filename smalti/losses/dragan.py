@@ -3,7 +3,8 @@
 PyTorch-GAN measures the slope of each pixel (``norm: pixel``) and has the factor 10 inside; here that is ``weight``.
 """
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -66,6 +67,8 @@ class DRAGAN(SlopePenalty):
         reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
     """
 
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the deviation of its real images"}
+
     def __init__(
         self,
         *,
@@ -76,6 +79,10 @@ class DRAGAN(SlopePenalty):
         super().__init__(norm=norm, reduction=reduction)
         _check_scale(scale)
         self.scale = scale
+
+    def statistics(self) -> Mapping[str, str]:
+        """The deviation of real images, unless it is multiplied by 0."""
+        return self.batch_statistics if self.scale else {}
 
     def forward(
         self, discriminator: Critic, real: Tensor, epsilon: Tensor | None = None, noise: Tensor | None = None

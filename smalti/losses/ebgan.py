@@ -4,8 +4,8 @@ Such a critic's logits are its reconstruction (B, C, H, W), and its last feature
 ``inputs: {reconstruction_real: logits_real, reconstruction_fake: logits_fake}``.
 """
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -97,12 +97,17 @@ class EBGANGenerator(Loss):
     """
 
     phase = "generator"
+    batch_statistics: ClassVar[Mapping[str, str]] = {"features_fake": "with `features_fake` how alike its images are"}
 
     def __init__(self, *, pull_away_weight: Annotated[float, Field(ge=0.0)] = 0.1) -> None:
         super().__init__()
         if not pull_away_weight >= 0.0:
             raise ValueError(f"pull_away_weight={pull_away_weight!r}: expected a number of at least 0")
         self.pull_away_weight = pull_away_weight
+
+    def statistics(self) -> Mapping[str, str]:
+        """How alike images are, if it counts."""
+        return self.batch_statistics if self.pull_away_weight else {}
 
     def forward(
         self, fake: Tensor, reconstruction_fake: Tensor, features_fake: Sequence[Tensor] | None = None

@@ -1,7 +1,7 @@
 """The entropy loss: every token sure of its code, all codes used on average."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -66,6 +66,8 @@ class Entropy(Loss):
         only: names of the codebooks that count; None: all.
     """
 
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the mean assignment of its tokens"}
+
     def __init__(
         self,
         *,
@@ -86,6 +88,10 @@ class Entropy(Loss):
         self.gather = gather
         self.kernel = kernel
         self.only = only
+
+    def statistics(self) -> Mapping[str, str]:
+        """The mean assignment, if its entropy counts."""
+        return self.batch_statistics if self.codebook_weight else {}
 
     def forward(self, codebooks: Mapping[str, CodebookRecord]) -> LossValue:
         """The loss of records with z of shape (B, d, h, w) and codebooks of shape (K, d)."""

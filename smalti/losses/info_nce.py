@@ -1,7 +1,7 @@
 """Contrastive distillation: a student's vector is nearer to its own image's teacher vector than to other images'."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -49,6 +49,8 @@ class InfoNCE(Loss):
         temperature: of the softmax; smaller makes near misses count more.
         gather: whether the images of all ranks are negatives; each rank must bring equally many.
     """
+
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the other images, which are its negatives"}
 
     def __init__(self, *, temperature: Annotated[float, Field(gt=0.0)] = 1.0, gather: bool = False) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ The ReLU is in the authors' code but not in their preprint (google/lecam-gan#1).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -54,6 +54,7 @@ class LeCam(Loss):
         level: ``logit`` squares each logit's excess (the authors, SEED-Voken), ``batch`` the batch mean's (TiTok).
     """
 
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "with `level: batch` the mean logits"}
     ema_real: Tensor
     ema_fake: Tensor
 
@@ -66,6 +67,10 @@ class LeCam(Loss):
         self.level: Level = level
         self.register_buffer("ema_real", torch.zeros(()))
         self.register_buffer("ema_fake", torch.zeros(()))
+
+    def statistics(self) -> Mapping[str, str]:
+        """The mean logits, if they are what is squared."""
+        return self.batch_statistics if self.level == "batch" else {}
 
     def forward(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
         """The penalty, a scalar, of ``logits_real`` and ``logits_fake`` with shape (B, ...)."""

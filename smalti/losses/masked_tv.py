@@ -1,12 +1,21 @@
 """Masked total variation: smoothness inside a mask, each direction averaged by itself."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from smalti.losses import Loss
-from smalti.losses._reduction import Weighting, broadcast_weight, check_choice, check_reduction, reduce
+from smalti.losses._reduction import (
+    WEIGHTS,
+    Weighting,
+    broadcast_weight,
+    check_choice,
+    check_reduction,
+    reduce,
+    weight_statistics,
+)
 
 # The two directions have different numbers of differences, so there is no unreduced value per pixel: tv has one.
 ScalarReduction = Literal["mean", "sum", "batch_sum"]
@@ -63,6 +72,8 @@ class MaskedTV(Loss):
         per_sample: whether the mean is taken of each sample first.
     """
 
+    batch_statistics = WEIGHTS
+
     def __init__(
         self,
         *,
@@ -76,6 +87,10 @@ class MaskedTV(Loss):
         self.reduction: ScalarReduction = reduction
         self.weighting: Weighting = weighting
         self.per_sample = per_sample
+
+    def statistics(self) -> Mapping[str, str]:
+        """The sums of the weights, where means over the whole batch are divided by them."""
+        return weight_statistics(self.weighting, self.reduction, self.per_sample)
 
     def forward(self, prediction: Tensor, weight: Tensor | None = None) -> Tensor:
         """Variation of ``prediction`` (B, C, H, W) under ``weight``: (B, 1, H, W), (B, C, H, W), (B,), (B, 1, 1, 1)."""

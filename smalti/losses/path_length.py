@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -83,6 +83,8 @@ class PathLength(Loss):
         decay: share of a batch in the running mean, in (0, 1].
         shrink: the penalty looks at the first B // ``shrink`` latents, at least one.
     """
+
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the mean length, a share of which is in the running mean"}
 
     mean: Tensor
 

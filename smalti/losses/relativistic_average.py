@@ -4,7 +4,8 @@ The means carry a gradient, as in the paper. DeblurGANv2 and ESRGAN cut it; Debl
 last 50 batches, and PyTorch-GAN's generator leaves out the term of real images.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -59,6 +60,7 @@ class RelativisticAverageGenerator(Loss):
     """
 
     phase = "generator"
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the mean logits of real and made images"}
 
     def __init__(self, *, form: Form = "logistic") -> None:
         super().__init__()
@@ -80,6 +82,7 @@ class RelativisticAverageDiscriminator(Loss):
     """
 
     phase = "discriminator"
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the mean logits of real and made images"}
 
     def __init__(self, *, form: Form = "logistic") -> None:
         super().__init__()

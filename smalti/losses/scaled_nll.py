@@ -9,7 +9,7 @@ count 1 / (C H W). With LPIPS inside the likelihood is no longer normalised: do 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -157,6 +157,8 @@ class ScaledNLL(Loss):
         tensor(48.)
     """
 
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "with `scale: analytic` the mean distance"}
+
     log_scale: nn.Parameter | None
 
     def __init__(
@@ -182,6 +184,10 @@ class ScaledNLL(Loss):
         self.initial_log_scale = log_scale
         self.reduction: NLLReduction = reduction
         self.log_scale = nn.Parameter(torch.tensor(float(log_scale))) if scale == "learned" else None
+
+    def statistics(self) -> Mapping[str, str]:
+        """The mean distance, if the scale is solved for."""
+        return self.batch_statistics if self.scale == "analytic" else {}
 
     def forward(self, prediction: Tensor, target: Tensor, weight: Tensor | None = None) -> LossValue:
         """The likelihood of ``target`` given ``prediction``, both with shape (B, C, H, W).

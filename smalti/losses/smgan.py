@@ -5,7 +5,8 @@ and the known part 0; its paper means the reverse, as here. Both are labels: ``k
 generator also multiplies a mean by the mask, which leaves the mask without effect; here it weighs each position.
 """
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -110,6 +111,7 @@ class SMGANGenerator(Loss):
     """
 
     phase = "generator"
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the sum of the mask"}
 
     def forward(self, logits_fake: Tensor, mask: Tensor) -> Tensor:
         """The loss, a scalar, of ``logits_fake`` with shape (B, 1, h, w) and ``mask`` with shape (B, 1, H, W)."""

@@ -3,6 +3,9 @@
 The paper's critic is an energy, low for real images. Here, as everywhere, high logits mean real: they are its negative.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -38,6 +41,7 @@ class SoftmaxGANGenerator(Loss):
     """
 
     phase = "generator"
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "one softmax over all logits"}
 
     def forward(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
         """The loss, a scalar, of ``logits_real`` and ``logits_fake`` with shape (B, ...)."""
@@ -48,6 +52,7 @@ class SoftmaxGANDiscriminator(Loss):
     """Discriminator's side, L = ln(Z) - mean(r), Z = sum(exp(s)) over all logits (B, ...) (Lin, arXiv:1704.06191)."""
 
     phase = "discriminator"
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "one softmax over all logits"}
 
     def forward(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
         """The loss, a scalar, of ``logits_real`` and ``logits_fake`` with shape (B, ...)."""

@@ -1,10 +1,12 @@
 """Weighted hinge: the hinge pair in which samples count as much as their weights say."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from smalti.losses import Loss
-from smalti.losses._reduction import Weighting, check_choice, reduce
+from smalti.losses._reduction import WEIGHTS, Weighting, check_choice, reduce, weight_statistics
 
 
 def weighted_hinge_generator(
@@ -54,11 +56,16 @@ class WeightedHingeGenerator(Loss):
     """
 
     phase = "generator"
+    batch_statistics = WEIGHTS
 
     def __init__(self, *, weighting: Weighting = "weighted_mean") -> None:
         super().__init__()
         check_choice("weighting", weighting, Weighting)
         self.weighting: Weighting = weighting
+
+    def statistics(self) -> Mapping[str, str]:
+        """The sum of the weights, if the mean is divided by it."""
+        return weight_statistics(self.weighting)
 
     def forward(self, logits_fake: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of ``logits_fake`` with shape (B, ...) under ``weight`` with shape (B,)."""
@@ -76,11 +83,16 @@ class WeightedHingeDiscriminator(Loss):
     """
 
     phase = "discriminator"
+    batch_statistics = WEIGHTS
 
     def __init__(self, *, weighting: Weighting = "weighted_mean") -> None:
         super().__init__()
         check_choice("weighting", weighting, Weighting)
         self.weighting: Weighting = weighting
+
+    def statistics(self) -> Mapping[str, str]:
+        """The sum of the weights, if the mean is divided by it."""
+        return weight_statistics(self.weighting)
 
     def forward(self, logits_real: Tensor, logits_fake: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of logits with shape (B, ...) under ``weight`` with shape (B,)."""

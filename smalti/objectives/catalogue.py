@@ -35,6 +35,8 @@ class Entry:
         optional: inputs that are bound only if ``inputs:`` maps them.
         options: the constructor's arguments.
         paper: where it is from, the first source that its docstrings name.
+        looks_at: what it looks at of a batch as a whole; nothing for a mean over samples, which accumulation over
+            micro-batches leaves as it is.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Entry:
     optional: tuple[str, ...]
     options: tuple[str, ...]
     paper: str
+    looks_at: str
 
     def plain(self) -> dict[str, Any]:
         """As a mapping, for JSON."""
@@ -66,6 +69,7 @@ def _entry(name: str, cls: type[Loss]) -> Entry:
         optional=tuple(argument for argument, required in arguments.items() if not required),
         options=tuple(option_parameters(cls)),
         paper=next(_papers(cls), ""),
+        looks_at=", ".join(cls.batch_statistics.values()),
     )
 
 
@@ -125,6 +129,20 @@ def as_markdown(entries: Sequence[Entry]) -> str:
     head = ("`type`", "phase", "what it computes", "inputs (optional ones in brackets)", "paper")
     lines = [head, tuple("---" for _ in head), *rows]
     return HEADER + "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def batch_table(entries: Sequence[Entry]) -> str:
+    """The terms that are no mean over samples, by what they look at: a table of ``docs/several-processes.md``.
+
+    Args:
+        entries: of the catalogue.
+    """
+    names: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.looks_at and f"`{entry.name}`" not in names.setdefault(entry.looks_at, []):
+            names[entry.looks_at].append(f"`{entry.name}`")
+    head = "| term | what it looks at, of each micro-batch by itself |\n| --- | --- |\n"
+    return head + "".join(f"| {', '.join(of)} | {text} |\n" for text, of in names.items())
 
 
 HEADER = """# All terms

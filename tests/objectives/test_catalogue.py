@@ -59,5 +59,5 @@ def test_the_verb_prints_it_three_ways() -> None:
     assert [line.split()[0] for line in plain.stdout.splitlines()] == [one.name for one in ENTRIES]
     found = json.loads(run(app, ["recipes", "terms", "--json"]).stdout)
     assert [(one["name"], one["phase"]) for one in found] == [(one.name, one.phase) for one in ENTRIES]
-    assert set(found[0]) == {"name", "phase", "formula", "inputs", "optional", "options", "paper"}
+    assert set(found[0]) == {"name", "phase", "formula", "inputs", "optional", "options", "paper", "looks_at"}
     assert run(app, ["recipes", "terms", "--markdown"]).stdout == as_markdown(ENTRIES)
