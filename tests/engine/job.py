@@ -156,7 +156,7 @@ def run_until_signal(folder: Path, options: Mapping[str, Any], lines: int, proce
 
 def _kill_at(process: "subprocess.Popen[bytes]", path: Path, lines: int) -> None:
     while process.poll() is None:
-        if path.exists() and len(path.read_bytes().splitlines()) >= lines:
+        if path.exists() and sum(b'"warning"' not in line for line in path.read_bytes().splitlines()) >= lines:
             process.send_signal(signal.SIGTERM)
             return
         time.sleep(0.002)
