@@ -11,7 +11,7 @@ from typing import Any
 from smalti.config import ConfigError, Problem, Spec
 from smalti.data.transforms import Transform
 from smalti.engine.columns import given_columns, held_out_problems
-from smalti.engine.fitness import fitness_problems
+from smalti.engine.fitness import fitness_problems, image_shape
 from smalti.engine.limits import limit_problems
 from smalti.engine.monitor import mode_of
 from smalti.engine.rehearsal import can_be_rehearsed, known_values, objection, required
@@ -161,11 +161,11 @@ def _is_idle(player: Phase, term: Term) -> bool:
 
 def _draws_noise(recipe: Recipe, model: Any) -> bool:
     """Whether batches will have a column of noise for the model."""
-    noise_shape, image_shape = getattr(model, "noise_shape", None), _shape(recipe, model)
-    if not callable(noise_shape) or image_shape is None:
+    noise_shape, shape = getattr(model, "noise_shape", None), image_shape(recipe, model, "data")
+    if not callable(noise_shape) or shape is None:
         return False
     try:
-        return noise_shape(image_shape) is not None
+        return noise_shape(shape) is not None
     except UserError:
         return True  # of another size: that is said elsewhere
 
@@ -283,7 +283,7 @@ def _validation_data(recipe: Recipe) -> Any:
 
 def _losses(recipe: Recipe, model: Any, broken: Collection[str]) -> Iterator[Problem]:
     """What the constructors of losses and teachers refuse, and the losses themselves where they find unfit sizes."""
-    shape = _shape(recipe, model)
+    shape = image_shape(recipe, model, "data")
     codebooks = getattr(model, "output_keys", {}).get("codebooks", ())
     values = known_values(shape, model.judged, codebooks) if shape is not None and hasattr(model, "judged") else {}
     for player, terms in recipe.terms.items():
@@ -301,14 +301,3 @@ def _losses(recipe: Recipe, model: Any, broken: Collection[str]) -> Iterator[Pro
         problems = []
         on_meta(spec, problems)
         yield from (Problem(p.place or f"objective.teachers.{name}", p.message) for p in problems)
-
-
-def _shape(recipe: Recipe, model: Any) -> tuple[int, int, int] | None:
-    """(C, H, W) of the training images; None if it is not known."""
-    section = recipe.specs.get("data")
-    transform = section.arguments.get("transform") if isinstance(section, Spec) else None
-    size = transform.arguments.get("size") if isinstance(transform, Spec) else None
-    if size is None:
-        return None
-    height, width = (size, size) if isinstance(size, int) else size
-    return (getattr(model, "image_channels", 3), height, width)

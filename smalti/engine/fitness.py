@@ -28,7 +28,7 @@ _LARGE = 2**30  # a side of images whose size is not known: large enough for all
 
 def fitness_problems(recipe: Recipe, model: Any, discriminator: Any) -> Iterator[Problem]:
     """What images and batches do not fit, of a recipe whose networks were built on the meta device."""
-    trained, held_out = (_shape(recipe, model, section) for section in ("data", "validation"))
+    trained, held_out = (image_shape(recipe, model, section) for section in ("data", "validation"))
     losses = list(_losses(recipe, model))
     teachers = [(f"objective.teachers.{name}", _built(spec)) for name, spec in recipe.teachers.items()]
     yield from _looked_at(losses, teachers, _large(trained, model))
@@ -210,7 +210,7 @@ def _channels(model: Any) -> int:
     return int(getattr(model, "image_channels", 3))  # a model from elsewhere need not say
 
 
-def _shape(recipe: Recipe, model: Any, name: str) -> Shape | None:
+def image_shape(recipe: Recipe, model: Any, name: str) -> Shape | None:
     """(C, H, W) of the images of a section; None where whole images are taken."""
     section = recipe.specs.get(name)
     if name == "validation" and isinstance(section, Spec):
