@@ -110,7 +110,7 @@ def moved_rates(stored: Mapping[str, Any], new: Mapping[str, Any], step: int) ->
     before, after = (recipe.get("engine", {}).get("max_steps") for recipe in (stored, new))
     found = []
     for phase, options in new.get("optim", {}).items():
-        if not options or before is None or before == after:
+        if not isinstance(options, Mapping) or before is None or before == after:
             continue
         written: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
         spec = PhaseOptimizer(**written)
