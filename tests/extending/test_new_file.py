@@ -116,6 +116,7 @@ def test_it_is_in_the_table_and_a_recipe_may_name_it(copy: Path, run: Run) -> No
         "optional": ["weight"],
         "options": ["delta", "reduction", "weighting", "per_sample"],
         "paper": "doi:10.1214/aoms/1177703732",
+        "looks_at": "under a `weight` with `weighting: weighted_mean` the sum of the weights",
     }
     assert "| `huber` |" in run("-m", "smalti", "recipes", "terms", "--markdown").stdout
     term = "objective.generator.robust={type: huber, delta: 0.1}"
