@@ -3,7 +3,7 @@
 >>> from smalti.config import build, config_of, load
 """
 
-from smalti.config.bounded import dump, read_json
+from smalti.config.bounded import dump, read_json, read_text
 from smalti.config.document import Document, load, override, read_yaml
 from smalti.config.problems import ConfigError, Problem
 from smalti.config.schema import Spec, Validator, build, config_of, plain
@@ -22,6 +22,7 @@ __all__ = [
     "override",
     "plain",
     "read_json",
+    "read_text",
     "read_yaml",
     "require_registered",
 ]

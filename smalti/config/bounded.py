@@ -11,6 +11,7 @@ Scalars are those of YAML 1.2, other than PyYAML's: ``1e-4`` is a number, ``yes`
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -157,6 +158,19 @@ def compose(text: str, name: str) -> tuple[Loader, yaml.Node | None]:
         line = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         kind = "" if isinstance(error, OutOfBoundsError) else "not YAML: "
         raise UserError(f"{name}{line}: {kind}{getattr(error, 'problem', None) or error}") from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: if it is no UTF-8, with the first byte that is none.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        place = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise UserError(f"{path}: it is no text in UTF-8 ({place})") from error
 
 
 def read_json(text: str, name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from smalti.config import dump, read_yaml
+from smalti.config import dump, read_text, read_yaml
 from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.lock import LOCK, FolderLock
 from smalti.engine.optimizers import moved_rates
@@ -107,8 +107,8 @@ class RunFolder:
             UserError: if there is none, or it is no mapping.
         """
         try:
-            found = read_yaml(self.recipe.read_text(encoding="utf-8"), str(self.recipe))
-        except (OSError, UnicodeDecodeError) as error:
+            found = read_yaml(read_text(self.recipe), str(self.recipe))
+        except OSError as error:
             raise UserError(f"{self.recipe}: cannot be read: {error}") from error
         if not isinstance(found, dict):
             raise UserError(f"{self.recipe}: expected a mapping, found {type(found).__name__}")

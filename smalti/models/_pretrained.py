@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smalti import __version__
-from smalti.config import ConfigError, build, config_of, read_json, require_registered
+from smalti.config import ConfigError, build, config_of, read_json, read_text, require_registered
 from smalti.nn.budget import within_budget
 from smalti.nn.meta import is_of_meta, on_meta_device
 from smalti.registry import UserError
@@ -142,11 +142,9 @@ def read_config(path: Path, *, trust_code: bool = False) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config = read_json(path.read_text(encoding="utf-8"), str(path))
+        config = read_json(read_text(path), str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; a saved model is a folder with {CONFIG} and {WEIGHTS}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: damaged, it is no JSON ({error})") from error
     if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
         raise UserError(f"{path}: expected a mapping with the entry 'model'; is this a model saved by smalti?")
     version = config.get("format_version")

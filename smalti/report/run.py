@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smalti.config import read_json
+from smalti.config import read_json, read_text
 from smalti.registry import UserError
 
 _EXPECTED = "expected what `smalti train --out` wrote"
@@ -65,7 +65,7 @@ def read_run(folder: str | Path) -> Run:
     recipe, evaluation = folder / "recipe.yaml", folder / "evaluation.json"
     return Run(
         folder=folder,
-        recipe=recipe.read_text(encoding="utf-8") if recipe.is_file() else "",
+        recipe=read_text(recipe) if recipe.is_file() else "",
         records=tuple(_records(metrics)),
         evaluation=read_evaluation(evaluation) if evaluation.is_file() else {},
         samples=tuple(sorted((folder / "samples").glob("*.png"))),
@@ -78,7 +78,7 @@ def _runs_of(checkpoint: Path) -> list[Path]:
 
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = read_text(path).splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
         try:
             record = read_json(line, f"{path}:{number}")
@@ -97,7 +97,7 @@ def read_evaluation(path: Path) -> Mapping[str, Any]:
     Raises:
         UserError: if the file is damaged.
     """
-    found = read_json(path.read_text(encoding="utf-8"), str(path))
+    found = read_json(read_text(path), str(path))
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected an object of measurements")
     return found

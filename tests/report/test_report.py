@@ -106,6 +106,12 @@ def test_series_leave_out_lines_without_the_quantity(run: Path) -> None:
         (lambda run: (run / "metrics.jsonl").write_text('{"step": 1}\n'), "nothing to draw"),
         (lambda run: (run / "evaluation.json").write_text("{"), "evaluation.json: damaged, it is no JSON"),
         (lambda run: (run / "evaluation.json").write_text("[]"), "evaluation.json: expected an object"),
+        (
+            lambda run: (run / "metrics.jsonl").write_bytes(b'{"a": "\xe9"}\n'),
+            r"metrics.jsonl: .*no text .*byte 7 is 0xe9",
+        ),
+        (lambda run: (run / "recipe.yaml").write_bytes(b"name: \xe9"), r"recipe.yaml: .*no text .*byte 6 is 0xe9"),
+        (lambda run: (run / "evaluation.json").write_bytes(b"\xff\xfe"), r"evaluation.json: .*byte 0 is 0xff"),
     ],
 )
 def test_a_damaged_run_folder_is_named(run: Path, break_it: Callable[[Path], Any], message: str) -> None:
