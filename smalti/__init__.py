@@ -75,6 +75,7 @@ def train(
     quiet: bool = False,
     trust_code: bool = False,
     reschedule: bool = False,
+    allow_changed_data: bool = False,
 ) -> "RunResult":
     """Trains a recipe and returns how it ended; the same as ``smalti train``.
 
@@ -87,6 +88,7 @@ def train(
         quiet: show no progress.
         trust_code: whether saved networks that the recipe starts from may name classes outside smalti.
         reschedule: let another ``max_steps`` move the learning rates of a resumed run.
+        allow_changed_data: resume although images were added, lost, renamed or changed since.
 
     Raises:
         UserError: for what can be mended: a recipe with problems, a folder in use, a run that diverges.
@@ -95,4 +97,5 @@ def train(
     from smalti.engine.recipe import load_recipe
 
     read = load_recipe(recipe, overrides, data, trust_code=trust_code)
-    return assemble(read, out or Path("runs") / read.name, quiet=quiet).run(resume=resume, reschedule=reschedule)
+    trainer = assemble(read, out or Path("runs") / read.name, quiet=quiet)
+    return trainer.run(resume=resume, reschedule=reschedule, allow_changed_data=allow_changed_data)

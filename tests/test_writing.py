@@ -37,6 +37,7 @@ def test_every_writer_leaves_permissions_to_the_umask(tmp_path: Path, umask: int
     weights = {"w": torch.zeros(2)}
     run = RunFolder(tmp_path / "run")
     run.claim({"seed": 0}, resume=False)
+    run.write_recipe({"seed": 0})
     run.release()
     run.save_model(tiny_model())
     run.write_evaluation({"psnr": 1.0})

@@ -38,6 +38,9 @@ def train(
     reschedule: Annotated[
         bool, typer.Option("--reschedule", help="Let another max_steps move the rates of a resumed run.")
     ] = False,
+    allow_changed_data: Annotated[
+        bool, typer.Option("--allow-changed-data", help="Resume although the images are not what they were.")
+    ] = False,
     trust_code: TrustCode = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One step, and a table of parameters and memory.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
@@ -67,6 +70,7 @@ def train(
             resume=resume,
             trust_code=trust_code,
             reschedule=reschedule,
+            allow_changed_data=allow_changed_data,
         )
         if rank() == 0:
             _tell(result, as_json)

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from smalti.data._fingerprint import Entries, items_of
 from smalti.registry import Part, UserError
 
 MASK_COLUMNS = frozenset({"mask", "alpha", "weights"})
@@ -16,7 +17,7 @@ class UnreadableImageError(UserError):
 
 @runtime_checkable
 class Items(Protocol):
-    """What a data source from elsewhere must have; it may have ``columns``, ``names`` and ``image_channels`` too."""
+    """What a data source from elsewhere must have; it may have whatever ``ImageSource`` has, too."""
 
     def __len__(self) -> int:
         """Number of items."""
@@ -30,6 +31,7 @@ class ImageSource(Part):
 
     ``columns`` are the names every item has, ``image`` among them; ``names`` are the names of the items, for reports;
     ``labels`` are their classes, where these are known before items are read. Reading an item is deterministic.
+    ``locations`` are the options that say where the items lie and not what they are: a run may be resumed with others.
     """
 
     kind = "data source"
@@ -39,6 +41,7 @@ class ImageSource(Part):
     names: tuple[str, ...] = ()
     labels: Sequence[int] | None = None
     image_channels: int = 3
+    locations: tuple[str, ...] = ()
 
     @classmethod
     def columns_of(cls, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -60,3 +63,14 @@ class ImageSource(Part):
     def place_of(self, index: int) -> str:
         """Where item ``index`` is described, for messages: its name, or a file and a row."""
         return self.names[index] if self.names else f"item {index}"
+
+    def fingerprint(self) -> Mapping[str, Entries]:
+        """What the source consists of: a run is not resumed silently on a source that says something else.
+
+        It is told without decoding anything, at every start of a run, in the order of the items.
+
+        Returns:
+            Group -> pairs of a name and its mark, a size in bytes or any text that changes with the content. By
+            default ``items``: the names with the labels, as far as these are known.
+        """
+        return items_of(self)

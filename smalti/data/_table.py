@@ -1,8 +1,9 @@
 """A table of numbers and texts that belong to images by their names."""
 
 import csv
+import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,12 @@ class Table:
     def place_of(self, name: str) -> str:
         """The file, the row and the image, for messages."""
         return f"{self.path}, line {self.lines[name]} ({name})" if name in self.lines else name
+
+    def marks(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Each of ``names`` with what stands for all values of its row."""
+        for name, *row in zip(names, *self.columns.values(), strict=True):
+            text = ascii(sorted(zip(self.columns, row, strict=True)))
+            yield name, hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
 
 
 NO_TABLE = Table()

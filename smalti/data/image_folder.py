@@ -20,6 +20,7 @@ from smalti.data._decoding import (
     spread,
     survey,
 )
+from smalti.data._fingerprint import Entries, sized
 from smalti.data._table import NO_TABLE, read_table, some
 from smalti.nn.distributed import rank
 from smalti.registry import UserError
@@ -50,7 +51,7 @@ class ImageFolder(ImageSource):
             any other column is numeric if all its cells are.
         image_channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         verify: how files are looked at when the folder is read: ``header`` (start and end), ``decode`` (everything), or
-            ``none``, for folders so large that even this takes minutes.
+            ``none``, for folders so large that even this takes minutes: then sizes are not in the fingerprint, either.
         max_pixels: a file with more pixels is told by its header, counts as unreadable and is never decoded.
         value_range: of images with 16 bits a channel: ``full``, or their largest possible value, as 4095 for 12 bits,
             which becomes white; larger values count as unreadable. Masks are always taken over the full range.
@@ -60,6 +61,8 @@ class ImageFolder(ImageSource):
     Raises:
         UserError: if a folder or the table is missing, without a readable image, or lacks a file or row for one.
     """
+
+    locations = ("path", "columns", "table")
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class ImageFolder(ImageSource):
     ) -> None:
         if image_channels not in _MODES:
             raise ValueError(f"image_channels={image_channels!r}: expected 1, 3 or 4")
+        self._verify = verify
         self._reading = Reading(max_pixels=max_pixels, value_range=value_range, background=background)
         if image_channels == 4 and self._reading.colour is not None:
             raise ValueError(f"background={background!r}: expected 'drop' with image_channels=4, which keeps alpha")
@@ -128,6 +132,17 @@ class ImageFolder(ImageSource):
     def place_of(self, index: int) -> str:
         """The table and the row that say what belongs to item ``index``."""
         return self._table.place_of(self.names[index])
+
+    def fingerprint(self) -> Mapping[str, Entries]:
+        """Readable images with their sizes in bytes, the files of the side folders and the rows of the table."""
+        folder = os.path.join(self.folder, "")  # joined as text: of millions of paths pathlib makes minutes
+        files = {"images": [folder + name for name in self.names]}
+        files |= {f"columns.{column}": list(map(str, paths)) for column, paths in self._sides.items()}
+        groups: dict[str, Entries] = {name: self._sized(paths) for name, paths in files.items()}
+        return groups | ({"table": self._table.marks(self.names)} if self._table.columns else {})
+
+    def _sized(self, paths: Sequence[str]) -> Entries:
+        return ((name, "") for name in self.names) if self._verify == "none" else sized(self.names, paths)
 
     def _reading_of(self, column: str) -> Reading:
         """How the files of a side folder are read: masks are numbers, not colours."""

@@ -12,13 +12,14 @@ The stereo pair of motorcycles in scikit-image states no terms and is left out.
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from smalti.data import ImageSource
+from smalti.data._fingerprint import Entries, sized
 from smalti.registry import UserError, suggest
 
 _FILES = {
@@ -69,6 +70,10 @@ class Photos(ImageSource):
             with Image.open(self._paths[index]) as image:
                 self._decoded[index] = image.convert("RGB")
         return {"image": self._decoded[index]}
+
+    def fingerprint(self) -> Mapping[str, Entries]:
+        """The photos with the sizes of their files."""
+        return {"images": sized(self.names, self._paths)}
 
 
 def _locate(name: str) -> Path:

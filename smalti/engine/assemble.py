@@ -63,6 +63,8 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
     asked = asked_columns(recipe, model, discriminator)
     require_columns(asked, data.source, "data.source")
     classes = max(getattr(network, "num_classes", 0) for network in (model, discriminator))
+    held_out: ValidationSection | None = spec.build() if (spec := recipe.specs.get("validation")) else None
+    sources = {"data.source": data.source} | ({"validation.data.source": held_out.data.source} if held_out else {})
     return Trainer(
         phases=phases,
         model=model,
@@ -78,19 +80,16 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
         settings=settings,
         out=out,
         cycle=recipe.cycle,
-        validation=_validation(recipe, model, phases, asked, classes),
+        validation=_validation(held_out, model, phases, asked, classes) if held_out else None,
         recipe=recipe.plain(),
+        sources=sources,
         quiet=quiet,
     )
 
 
 def _validation(
-    recipe: Recipe, model: nn.Module, phases: Mapping[str, Phase], asked: dict[str, str], classes: int
-) -> Validation | None:
-    spec = recipe.specs.get("validation")
-    if spec is None:
-        return None
-    section: ValidationSection = spec.build()
+    section: ValidationSection, model: nn.Module, phases: Mapping[str, Phase], asked: dict[str, str], classes: int
+) -> Validation:
     data = section.data
     names = tuple(getattr(data.source, "names", ()))  # a source from elsewhere need not name its items
     require_columns(asked, data.source, "validation.data.source")

@@ -20,6 +20,7 @@ from smalti.registry import UserError
 
 EMA_NAME = "ema"
 TRAIN, OPTIMIZERS = "train", "optimizers"  # what every state of a checkpoint has
+DATA = "data"  # since checkpoints know what the run was trained on
 
 
 class Keeper:
@@ -48,6 +49,7 @@ class Keeper:
         self.checkpoints, self.state, self.phases, self.players = checkpoints, state, phases, players
         self.ema, self.chronicle, self.runtime = ema, chronicle, runtime
         self.well = True  # whether what was collected is worth going back to
+        self.data: Mapping[str, Any] = {}  # place of a source -> its fingerprint, as stored
         self.unsaved = False  # whether there is anything that the newest checkpoint does not have
 
     def save(self) -> None:
@@ -78,6 +80,7 @@ class Keeper:
         state: dict[str, Any] = {
             TRAIN: self.state.as_dict(),
             OPTIMIZERS: {name: player.optimizer.state_dict() for name, player in self.players.items()},
+            DATA: dict(self.data),
         }
         if self.ema is not None:
             networks[EMA_NAME] = self.ema.state_dict()
@@ -165,6 +168,7 @@ class Keeper:
             if self.ema is not None:
                 self.ema.updates.fill_(state["ema_updates"])
             self.state.restore(state[TRAIN])
+            self.data = state.get(DATA, {})
             self.chronicle.lazy.restore(self.state.lazy)
             self.chronicle.health.consecutive = dict(self.state.failing)
         except (KeyError, ValueError, TypeError, RuntimeError) as error:

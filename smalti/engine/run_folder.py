@@ -1,7 +1,7 @@
 """The run folder: what a run leaves on the disk, and the only contract between engine and report."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from smalti.config import dump, read_text, read_yaml
 from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.lock import LOCK, FolderLock
 from smalti.engine.optimizers import moved_rates
-from smalti.engine.settings import compare_recipes
+from smalti.engine.settings import FREE_TO_CHANGE, compare_recipes, shared_places
 from smalti.registry import UserError
 from smalti.writing import UNFINISHED, flush_to_disk, to_json, write_whole
 
@@ -34,13 +34,16 @@ class RunFolder:
         self.evaluation = self.path / "evaluation.json"
         self.lock = FolderLock(self.path)
 
-    def claim(self, recipe: Mapping[str, Any] | None, resume: bool, reschedule: bool = False) -> str:
+    def claim(
+        self, recipe: Mapping[str, Any] | None, resume: bool, reschedule: bool = False, locations: Sequence[str] = ()
+    ) -> str:
         """Makes the folder this run's own until ``release``, or continues the run that is in it.
 
         Args:
             recipe: resolved, or None.
             resume: whether to continue a run.
             reschedule: whether another ``max_steps`` may move the learning rates of that run.
+            locations: places in the recipe that say where data lie; see ``moved``.
 
         Returns:
             What to tell the user of it, most often nothing.
@@ -53,10 +56,8 @@ class RunFolder:
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"{self.path} is a file: expected a folder")
             told = self.lock.take()
-            self._check(recipe, resume, reschedule)
+            self._check(recipe, resume, reschedule, locations)
             self._sweep()
-            if recipe is not None:
-                write_whole(self.recipe, dump(dict(recipe)))
         except OSError as error:
             self.release()
             raise UserError(f"cannot write to {self.path}: {error}") from error
@@ -69,7 +70,22 @@ class RunFolder:
         """Lets others have the folder."""
         self.lock.release()
 
-    def _check(self, recipe: Mapping[str, Any] | None, resume: bool, reschedule: bool) -> None:
+    def write_recipe(self, recipe: Mapping[str, Any] | None) -> None:
+        """Writes ``recipe.yaml``, if there is a recipe."""
+        if recipe is not None:
+            write_whole(self.recipe, dump(dict(recipe)))
+
+    def moved(self, recipe: Mapping[str, Any] | None, locations: Sequence[str]) -> list[str]:
+        """Where the stored recipe and ``recipe`` look for their data in different places: ``place: old -> new``."""
+        if recipe is None or not self.recipe.is_file():
+            return []
+        stored = self.stored_recipe()
+        fixed = compare_recipes(stored, recipe, (*FREE_TO_CHANGE, *shared_places(stored, recipe, locations)))
+        return [line for line in compare_recipes(stored, recipe) if line not in fixed]
+
+    def _check(
+        self, recipe: Mapping[str, Any] | None, resume: bool, reschedule: bool, locations: Sequence[str]
+    ) -> None:
         holds_something = any(not _is_passing(entry) for entry in self.path.iterdir())
         if holds_something and not resume:
             raise UserError(f"{self.path} is not empty: resume the run in it (--resume), or choose another folder")
@@ -77,7 +93,7 @@ class RunFolder:
             raise UserError(f"{self.path} is not empty and holds no run to resume")
         if self.recipe.is_file() and recipe is not None:
             stored = self.stored_recipe()
-            self._compare(stored, recipe)
+            self._compare(stored, recipe, locations)
             if not reschedule:
                 self._refuse_moved_rates(stored, recipe)
 
@@ -94,9 +110,9 @@ class RunFolder:
             choice = "--reschedule accepts it; with optim.<phase>.lr_steps a schedule has a length of its own"
             raise UserError(f"engine.max_steps is another, which stretches schedules:\n{listed}\n{choice}")
 
-    def _compare(self, stored: Mapping[str, Any], recipe: Mapping[str, Any]) -> None:
+    def _compare(self, stored: Mapping[str, Any], recipe: Mapping[str, Any], locations: Sequence[str]) -> None:
         differences = compare_recipes(stored, recipe)
-        if differences:
+        if set(differences) - set(self.moved(recipe, locations)):
             listed = "\n".join(f"  {line}" for line in differences)
             raise UserError(f"the run in {self.path} was started with another recipe:\n{listed}")
 

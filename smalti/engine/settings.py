@@ -276,6 +276,16 @@ def compare_recipes(
     ]
 
 
+def shared_places(stored: Mapping[str, Any], new: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+    """The places of leaves that two recipes have both, and that lie at or below one of ``parts``.
+
+    >>> shared_places({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}, "d": 3}, ["a"])
+    ['a.b']
+    """
+    shared = flatten(stored).keys() & flatten(new).keys()
+    return sorted(place for place in shared if any(f"{place}.".startswith(f"{part}.") for part in parts))
+
+
 def flatten(value: Any, place: str = "") -> dict[str, Any]:
     """Dotted place -> leaf, for mappings and sequences inside each other; an empty one is a leaf itself."""
     if isinstance(value, Mapping) and value:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.chronicle import Chronicle
+from smalti.engine.data_watch import DataWatch
 from smalti.engine.decoration import decoration
 from smalti.engine.diagnostics import accumulation_warnings, standing_warnings
 from smalti.engine.dry_run import DryRun, account
@@ -71,6 +72,8 @@ class Trainer:
         cycle: who moves when; see ``parse_cycle``.
         validation: held-out images, or None.
         recipe: the resolved recipe, for ``recipe.yaml`` and for comparison on resumption.
+        sources: place in the recipe -> data source; what they consist of goes with the checkpoints, and a run is not
+            resumed silently if it changed.
         quiet: show no progress.
 
     Raises:
@@ -89,6 +92,7 @@ class Trainer:
         cycle: Sequence[str | Mapping[str, Any] | CycleEntry] = (GENERATOR,),
         validation: Validation | None = None,
         recipe: Mapping[str, Any] | None = None,
+        sources: Mapping[str, Any] | None = None,
         quiet: bool = False,
     ) -> None:
         self.settings, self.recipe = settings, recipe
@@ -124,6 +128,7 @@ class Trainer:
         self.keeper = Keeper(
             self.checkpoints, self.state, self.phases, self.players, self.ema, self.chronicle, self.runtime
         )
+        self.watch = DataWatch(sources or {})
         self.duties = Duties(
             self.examiner,
             self.players,
@@ -146,19 +151,22 @@ class Trainer:
 
     # The loop.
 
-    def run(self, resume: bool = False, *, reschedule: bool = False) -> RunResult:
+    def run(self, resume: bool = False, *, reschedule: bool = False, allow_changed_data: bool = False) -> RunResult:
         """Trains up to ``max_steps``, or until a signal asks to stop; then saves.
 
         Args:
             resume: continue the run in the folder, if there is one; else the folder must be empty.
             reschedule: let another ``max_steps`` move the learning rates of that run.
+            allow_changed_data: go on although the images of that run are no longer what they were.
 
         Raises:
             UserError: what the user can mend: a folder in use, another recipe, a full disk, a run that diverges.
         """
+        if allow_changed_data and not resume:
+            raise UserError("allow_changed_data (--allow-changed-data) says how to resume: add resume (--resume)")
         with decoration(), writing(self.folder.path), self.runtime.together(), self.signal:
             try:
-                self._start(resume, reschedule)
+                self._start(resume, reschedule, allow_changed_data)
                 finished = self._train()
                 evaluation = self._finish() if finished else {}
             finally:
@@ -296,11 +304,13 @@ class Trainer:
 
     # Start, end, and what lies between two runs.
 
-    def _start(self, resume: bool, reschedule: bool) -> None:
-        told = self.runtime.on_main(lambda: self.folder.claim(self.recipe, resume, reschedule))
+    def _start(self, resume: bool, reschedule: bool, allow_changed_data: bool) -> None:
+        places = self.watch.locations
+        told = self.runtime.on_main(lambda: self.folder.claim(self.recipe, resume, reschedule, places))
         if told:
             self.journal.watcher.say(told)
         step = self.keeper.restore_latest()
+        changed = self.runtime.on_main(lambda: self._settle_data(allow_changed_data))
         if step is not None and step == self.settings.max_steps and self.state.measured_at != step:
             owed = self.duties.owed(step)  # of a step that was not the last one when it was saved
             self.state.due = owed if VALIDATION in owed else self.state.due
@@ -308,6 +318,7 @@ class Trainer:
             measured = VALIDATION not in self.state.due
             self.journal.open(-1 if step is None else step, self.recipe or {}, measured, self.state.log_lines)
         self._prepare_to_train()
+        self.chronicle.warn(changed)
         if step is None:
             self.chronicle.warn(standing_warnings(self.phases))
             self.chronicle.warn(accumulation_warnings(self.phases, self.settings.accumulate))
@@ -315,6 +326,14 @@ class Trainer:
         self.duties.settle()
         if self.keeper.unsaved:
             self.keeper.save()
+
+    def _settle_data(self, allowed: bool) -> list[str]:
+        """Refuses data that are not those of the run, or says what changed; from here on they are the run's own."""
+        moved = self.folder.moved(self.recipe, self.watch.locations)
+        changed = self.watch.compare(self.keeper.data, moved, allowed, self.state)
+        self.keeper.data = self.watch.stored()
+        self.folder.write_recipe(self.recipe)
+        return changed
 
     def _prepare_to_train(self) -> None:
         for phase in self.phases.values():
