@@ -12,7 +12,7 @@ from smalti.config import dump, read_text, read_yaml
 from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.lock import LOCK, FolderLock
 from smalti.engine.optimizers import moved_rates
-from smalti.engine.settings import FREE_TO_CHANGE, compare_recipes, shared_places
+from smalti.engine.settings import FREE_TO_CHANGE, compare_recipes, shared_texts
 from smalti.registry import UserError
 from smalti.writing import UNFINISHED, flush_to_disk, to_json, write_whole
 
@@ -80,7 +80,7 @@ class RunFolder:
         if recipe is None or not self.recipe.is_file():
             return []
         stored = self.stored_recipe()
-        fixed = compare_recipes(stored, recipe, (*FREE_TO_CHANGE, *shared_places(stored, recipe, locations)))
+        fixed = compare_recipes(stored, recipe, (*FREE_TO_CHANGE, *shared_texts(stored, recipe, locations)))
         return [line for line in compare_recipes(stored, recipe) if line not in fixed]
 
     def _check(

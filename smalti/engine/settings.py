@@ -276,14 +276,15 @@ def compare_recipes(
     ]
 
 
-def shared_places(stored: Mapping[str, Any], new: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
-    """The places of leaves that two recipes have both, and that lie at or below one of ``parts``.
+def shared_texts(stored: Mapping[str, Any], new: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
+    """The places at or below one of ``parts`` where both recipes have a text, whichever.
 
-    >>> shared_places({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 5}, "d": 3}, ["a"])
+    >>> shared_texts({"a": {"b": "x", "c": None}, "d": "x"}, {"a": {"b": "y", "c": "x"}, "d": "x"}, ["a"])
     ['a.b']
     """
-    shared = flatten(stored).keys() & flatten(new).keys()
-    return sorted(place for place in shared if any(f"{place}.".startswith(f"{part}.") for part in parts))
+    old, fresh = flatten(stored), flatten(new)
+    texts = [place for place, value in old.items() if isinstance(value, str) and isinstance(fresh.get(place), str)]
+    return sorted(place for place in texts if any(f"{place}.".startswith(f"{part}.") for part in parts))
 
 
 def flatten(value: Any, place: str = "") -> dict[str, Any]:

@@ -47,6 +47,22 @@ def test_train_on_a_folder_of_images(smalti_cli: Verb, tmp_path: Path, photos: P
     assert str(photos) in (tmp_path / "run" / "recipe.yaml").read_text()
 
 
+def test_train_resumes_on_changed_images_only_if_told_so(smalti_cli: Verb, tmp_path: Path, photos: Path) -> None:
+    command = ["train", TINY, "--data", photos, "--out", tmp_path / "run", "--json", "--set"]
+    assert smalti_cli(*command, "engine.max_steps=1").exit_code == 0
+    (photos / "a.png").rename(photos / "c.png")
+    refused = smalti_cli(*command, "engine.max_steps=2", "--resume")
+    assert refused.exit_code == 2
+    assert refused.stdout == ""
+    assert "data.source: images: 1 renamed (a.png -> c.png)" in refused.stderr
+    assert "--allow-changed-data" in refused.stderr
+    goes_on = smalti_cli(*command, "engine.max_steps=2", "--resume", "--allow-changed-data")
+    assert json.loads(goes_on.stdout)["step"] == 2
+    assert "1 renamed (a.png -> c.png)" in goes_on.stderr
+    assert smalti_cli(*command, "engine.max_steps=3", "--allow-changed-data").exit_code == 2
+    assert smalti_cli(*command, "engine.max_steps=3", "--resume").exit_code == 0
+
+
 def test_dry_run_prints_a_table_and_writes_nothing(
     smalti_cli: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -63,6 +63,17 @@ def test_reading_an_item_is_repeatable(cls, make):
 
 
 @every_source
+def test_says_what_it_consists_of_and_opens_nothing(cls, make, monkeypatch):
+    source, again = make(cls), make(cls)
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image was opened"))
+    groups = {name: list(entries) for name, entries in source.fingerprint().items()}
+    assert groups == {name: list(entries) for name, entries in again.fingerprint().items()}
+    assert [name for name, _ in next(iter(groups.values()))] == list(source.names)
+    assert all(mark not in {"", "gone", 0} for entries in groups.values() for _, mark in entries)
+    assert set(source.locations) <= set(option_parameters(cls))
+
+
+@every_source
 def test_travels_to_a_worker(cls, make):
     source = make(cls)
     copy = pickle.loads(pickle.dumps(source))

@@ -11,7 +11,7 @@ SPACES = ("codes", "gaussian")
 
 @pytest.fixture(scope="session")
 def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Answers of two processes: ``resume-<precision>``, ``five_steps-<space>``, ``troubled-<trouble>-<place>`` ..."""
+    """Answers of two processes: ``resume-<precision>``, ``five_steps-<space>``, ``changed-<allowed>`` ..."""
     questions: dict[str, Any] = {
         f"resume-{precision}": ("resume", case(precision, workers))
         for precision, processes, workers in PAIRS
@@ -27,5 +27,6 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]
         for trouble in ("fails", "waits")
         for place in ("source", "held_out_source")
     }
+    questions |= {f"changed-{allowed}": ("changed", {"changed_on": 0, "allowed": allowed}) for allowed in (False, True)}
     answers = launch(tmp_path_factory.mktemp("two_processes"), list(questions.values()))
     return dict(zip(questions, answers, strict=True))

@@ -200,6 +200,26 @@ def troubled(folder: Path, options: Mapping[str, Any]) -> list[str]:
 SCENARIOS["troubled"] = troubled
 
 
+def changed(folder: Path, options: Mapping[str, Any]) -> list[str]:
+    """How a run goes on on each rank if one of them has lost an image since it was stopped."""
+    from smalti.registry import UserError
+    from tests.engine.toys import Gradients, tiny_trainer
+
+    first = tiny_trainer(folder, max_steps=2, source=Gradients(10))
+    first.run()
+    source = Gradients(9 if first.runtime.rank == options["changed_on"] else 10)
+    again = tiny_trainer(folder, max_steps=4, source=source)
+    try:
+        told = f"step {again.run(resume=True, allow_changed_data=options['allowed']).step}"
+    except UserError as error:
+        told = str(error)
+    warned = (folder / "metrics.jsonl").read_text().count("1 lost (gradient 9)")
+    return [f"{one}, warned {warned}" for one in again.runtime.gather(told)]
+
+
+SCENARIOS["changed"] = changed
+
+
 def gan(folder: Path, options: Mapping[str, Any]) -> dict[str, list[float]]:
     """Parameters in float64 after 3 generator updates of a WGAN with a gradient penalty, and its averages."""
     from tests.gan.toys import parameters_of_tiny_gan

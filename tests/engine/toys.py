@@ -129,9 +129,10 @@ def tiny_trainer(
     spec = optimizer or PhaseOptimizer(lr=2e-3, betas=(0.5, 0.9), clip=1.0)
     options: dict[str, Any] = {"max_steps": 6, "log_every": 1, "sample_every": 0, "checkpoint_every": 0} | settings
     transform = Transform(size=SIDE, crop="random", flip=True)
+    given = source or Gradients()
+    sources: dict[str, Any] = {"data.source": given}
 
     def loader(*, rank: int, world_size: int) -> BatchLoader:
-        given = source or Gradients()
         return BatchLoader(
             given,
             transform,
@@ -145,7 +146,7 @@ def tiny_trainer(
     held_out = None
     if validation is not None:
         whole = Transform(size=SIDE, crop="center")
-        measured = held_out_source or Gradients(held_out_images)
+        measured = sources["validation.data.source"] = held_out_source or Gradients(held_out_images)
         held_out = Validation(
             batches=lambda: evaluation_batches(measured, whole, 2, rank(), world_size()),
             settings=validation,
@@ -161,6 +162,7 @@ def tiny_trainer(
         cycle=cycle,
         validation=held_out,
         recipe={"tiny": space} if recipe is None else recipe,
+        sources=sources,
         quiet=True,
     )
 
