@@ -6,7 +6,7 @@ A source that says nothing of itself is known by its length, and by the names an
 
 import operator
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smalti.explain import explain
@@ -44,13 +44,19 @@ def fingerprint_of(source: Any, place: str) -> dict[str, Entries]:
 def items_of(source: Any) -> dict[str, Entries]:
     """The names of the items with their labels, as far as they are known before items are read."""
     count = len(source)
-    known = {name: getattr(source, name, None) for name in ("names", "labels")}
-    names, labels = (values if values is not None and len(values) == count else None for values in known.values())
+    names, labels = (_one_each(getattr(source, name, None), count) for name in ("names", "labels"))
     if names is None and labels is None:
         return {}
     called = (f"item {index}" for index in range(count)) if names is None else map(str, names)
     marks = ("" for _ in range(count)) if labels is None else map(str, labels)
     return {"items": zip(called, marks, strict=True)}
+
+
+def _one_each(values: Any, count: int) -> Iterable[Any] | None:
+    """The values of an attribute, whoever wrote it, if there is one for each item."""
+    plain = getattr(values, "tolist", None)  # arrays and tensors are slow to read one by one
+    values = plain() if callable(plain) else values
+    return values if isinstance(values, Sequence) and len(values) == count else None
 
 
 def sized(names: Iterable[str], paths: Iterable[str | os.PathLike[str]]) -> Entries:

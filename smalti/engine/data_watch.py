@@ -19,7 +19,6 @@ class DataWatch:
 
     def __init__(self, sources: Mapping[str, Any]) -> None:
         self.sources = sources
-        self._now: dict[str, Fingerprint] = {}
 
     @property
     def locations(self) -> list[str]:
@@ -28,17 +27,10 @@ class DataWatch:
             f"{place}.{option}" for place, source in self.sources.items() for option in getattr(source, "locations", ())
         ]
 
-    def stored(self) -> dict[str, Any]:
-        """What the sources consist of now, for checkpoints."""
-        return {place: found.stored() for place, found in self._fingerprints().items()}
-
-    def _fingerprints(self) -> dict[str, Fingerprint]:
-        if not self._now:
-            self._now = {place: Fingerprint.of(source, place) for place, source in self.sources.items()}
-        return self._now
-
-    def compare(self, stored: Mapping[str, Any], moved: Sequence[str], allowed: bool, state: TrainState) -> list[str]:
-        """What changed since the data were ``stored``, to be told in the log.
+    def settle(
+        self, stored: Mapping[str, Any], moved: Sequence[str], allowed: bool, state: TrainState
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Refuses data that are not those of the run, or accepts them.
 
         Args:
             stored: place -> fingerprint, of the checkpoint that the run goes on from; one of older versions has none.
@@ -46,25 +38,31 @@ class DataWatch:
             allowed: whether the user accepts changes.
             state: of that checkpoint.
 
+        Returns:
+            Place -> fingerprint, for the checkpoints to come, and what changed, to be told in the log.
+
         Raises:
             UserError: naming all changes, if they are not accepted.
         """
         known = {place: entry for place, entry in stored.items() if entry.get("format") == FORMAT}
+        found, changed = {}, []
+        for place, source in self.sources.items():
+            now = Fingerprint.of(source, place)  # of millions of files; not kept any longer than it takes
+            found[place] = now.stored()
+            if place in known:
+                changed += [f"{place}: {line}" for line in now.changes_since(known[place])]
         unproven = [line for line in moved if not any(line.startswith(f"{place}.") for place in known)]
-        changed = [
-            f"{place}: {line}"
-            for place, found in self._fingerprints().items()
-            if place in known
-            for line in found.changes_since(known[place])
-        ]
         if (changed or unproven) and not allowed:
             raise UserError(_refusal(changed, moved if changed else unproven, state.step))
-        told = [f"the data are not those of step {state.step}: {line}" for line in (*changed, *unproven)]
-        held_out = any(line.startswith("validation.") for line in (*changed, *unproven))
-        if held_out and state.best_step is not None:
-            best = f"the best value so far, {state.best_value:.6g} at step {state.best_step}"
-            told.append(f"{best}, was measured on the former held-out images: those that follow are compared with it")
-        return told
+        return found, _told([*changed, *unproven], state)
+
+
+def _told(changed: Sequence[str], state: TrainState) -> list[str]:
+    told = [f"the data are not those of step {state.step}: {line}" for line in changed]
+    if state.best_step is not None and any(line.startswith("validation.") for line in changed):
+        best = f"the best value so far, {state.best_value:.6g} at step {state.best_step}"
+        told.append(f"{best}, was measured on the former held-out images: those that follow are compared with it")
+    return told
 
 
 def _refusal(changed: Sequence[str], moved: Sequence[str], step: int) -> str:

@@ -330,8 +330,7 @@ class Trainer:
     def _settle_data(self, allowed: bool) -> list[str]:
         """Refuses data that are not those of the run, or says what changed; from here on they are the run's own."""
         moved = self.folder.moved(self.recipe, self.watch.locations)
-        changed = self.watch.compare(self.keeper.data, moved, allowed, self.state)
-        self.keeper.data = self.watch.stored()
+        self.keeper.data, changed = self.watch.settle(self.keeper.data, moved, allowed, self.state)
         self.folder.write_recipe(self.recipe)
         return changed
 

@@ -249,10 +249,11 @@ def test_source_of_ones_own_is_known_by_its_length(tmp_path: Path) -> None:
     assert "  data.source: 4 items have become 3\n" in refusal(tmp_path / "run", Plain(3))
 
 
-def test_source_of_ones_own_is_known_by_its_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [tuple, np.array, torch.tensor])
+def test_source_of_ones_own_is_known_by_its_labels(tmp_path: Path, kind: Callable[[Any], Any]) -> None:
     run_on(tmp_path / "run", Labelled(), STEPS, resume=False)
     other = Labelled()
-    other.labels = (0, 1, 3, 3)
+    other.labels = kind((0, 1, 3, 3))
     assert "  data.source: items: 1 changed (item 2)\n" in refusal(tmp_path / "run", other)
 
 

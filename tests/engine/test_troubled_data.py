@@ -98,7 +98,7 @@ def test_signal_ends_a_run_that_waits_for_held_out_data(tmp_path: Path, at_start
     result = trainer.run()
     sender.join()
     assert (result.finished, result.step) == (False, 0 if at_start else 2)
-    assert trainer_with(tmp_path / "run", **options).run(resume=True).finished
+    assert trainer_with(tmp_path / "run", held_out_images=len(source), **options).run(resume=True).finished
 
 
 def raises(error: BaseException) -> Callable[[], None]:
