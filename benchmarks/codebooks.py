@@ -20,12 +20,15 @@ from smalti.data.transforms import Transform
 from smalti.losses.disentangle import cosines
 
 CODE = {
-    "codebook_size": 256,
-    "code_channels": 8,
-    "normalize": True,
-    "init": "kmeans",
-    "ema": {"decay": 0.99},
-    "revival": {"patience": 100},
+    "quantizer": {
+        "type": "nearest",
+        "size": 256,
+        "channels": 8,
+        "normalize": True,
+        "init": "kmeans",
+        "ema": {"decay": 0.99},
+        "revival": {"patience": 100},
+    },
     "adapter": {"grid": 12, "layers": 1, "heads": 4, "out_channels": 64, "norm": "none"},
 }
 BACKBONE = {
@@ -57,7 +60,7 @@ def recipe(names: list[str], disentangle: float | None, steps: int, seed: int) -
         "model": {
             "type": "autoencoder",
             "encoder": {**BACKBONE, "out_channels": None},
-            "bottleneck": {"type": "factorized", "in_channels": 64, "codebooks": {name: CODE for name in names}},
+            "bottleneck": {"type": "tokens", "in_channels": 64, "codebooks": {name: CODE for name in names}},
             "decoder": {**BACKBONE, "latent_channels": 8 * len(names), "z_channels": 64},
         },
         "objective": {"generator": generator},

@@ -1,14 +1,17 @@
 """What flows between the parts: frozen dataclasses, the protocols of a model, and the diagonal Gaussian."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from smalti.nn.soft_assignment import Kernel, SoftAssignment, assign_codes
+
 Batch = Mapping[str, Any]
+CODE_TERMS = frozenset({"codebook", "commitment", "disentangle", "entropy"})  # losses over records of a learned table
 
 
 @dataclass(frozen=True)
@@ -68,21 +71,69 @@ class DiagonalGaussian:
 
 @dataclass(frozen=True, kw_only=True)
 class CodebookRecord:
-    """What one codebook did to one batch; the losses measure it.
+    """What one quantizer did to one batch; the losses measure it.
 
     Args:
         z: what was quantized, after any normalisation, with shape (B, d, h, w).
-        quantized: the chosen rows of ``codebook``, with gradient to it, with shape (B, d, h, w).
+        quantized: the chosen codes, with gradient to whatever is learned of them, with shape (B, d, h, w).
         latent: the estimator's output that goes on to the decoder, with shape (B, d, h, w).
-        codebook: all rows in the same normalisation as ``z``, differentiable, with shape (K, d).
-        indices: chosen rows, int64 with shape (B, h, w); -1 where z is not finite, and the latent nan there.
+        indices: chosen codes, int64 with shape (B, h, w), or (B, depth, h, w) of a quantizer of several steps; -1 where
+            z is not finite, and the latent nan there.
+        codebook: all codes in the same normalisation as ``z``, differentiable, with shape (K, d); None where they are
+            not listed.
+        terms: short names of the losses over records that mean something for it.
+        steps: the records of the steps of a quantizer that has several; losses measure them in its place.
     """
 
     z: Tensor
     quantized: Tensor
     latent: Tensor
-    codebook: Tensor
     indices: Tensor
+    codebook: Tensor | None = None
+    terms: frozenset[str] = CODE_TERMS
+    steps: "tuple[CodebookRecord, ...]" = ()
+
+    @property
+    def tokens(self) -> Tensor:
+        """``z`` as a list of positions, with shape (B h w, d)."""
+        return self.z.permute(0, 2, 3, 1).reshape(-1, self.z.shape[1])
+
+    @property
+    def shape_of_codes(self) -> Any:
+        """What records have in common that :meth:`assign` may measure together."""
+        rows = None if self.codebook is None else self.codebook.shape
+        return type(self), self.z.shape, rows, self.z.dtype, self.z.device
+
+    def soft_assignment(self, temperature: float, kernel: Kernel = "auto") -> SoftAssignment:
+        """How sure its N = B h w positions are of their codes: logits -|z - e_j|^2 / temperature.
+
+        Args:
+            temperature: positive, in units of squared distance.
+            kernel: what computes it, see :func:`smalti.nn.soft_assignment.soft_assign`.
+
+        Raises:
+            ValueError: if its codes give no such thing.
+        """
+        found = self.assign([self], temperature, kernel)
+        return SoftAssignment(
+            indices=found.indices[0],
+            log_partition=found.log_partition[0],
+            entropy=found.entropy[0],
+            mean_probability=found.mean_probability[0],
+        )
+
+    @classmethod
+    def assign(cls, records: "Sequence[CodebookRecord]", temperature: float, kernel: Kernel = "auto") -> SoftAssignment:
+        """:meth:`soft_assignment` of G records of one shape, each result with G in front.
+
+        Raises:
+            ValueError: if their codes give no such thing.
+        """
+        rows = [record.codebook for record in records if record.codebook is not None]
+        if len(rows) < len(records):
+            raise ValueError("its codes are not listed: it has no soft assignment")
+        z = torch.stack([record.tokens for record in records])
+        return assign_codes(z, torch.stack(rows), temperature=temperature, kernel=kernel)
 
 
 @dataclass(frozen=True, kw_only=True)

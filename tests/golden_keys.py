@@ -6,23 +6,24 @@ from torch import Tensor
 
 from smalti.bottlenecks import Bottleneck
 from smalti.bottlenecks.gaussian import Gaussian
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.interop import Layout
+from smalti.interop._codebooks import USUAL
 from smalti.interop._table import Table
 from smalti.interop.latent_diffusion import LatentDiffusion
 from smalti.interop.llamagen import LlamaGen
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.conv import ConvDecoder, ConvEncoder
+from tests.quantized import one_codebook
 
 
-def compvis_key(key: str, levels: int) -> str:
-    """Our name for a key of latent-diffusion or taming."""
-    return _ours(LatentDiffusion().table(Layout(levels=levels)), key)
+def compvis_key(key: str, levels: int, codebook: str | None = None) -> str:
+    """Our name for a key of latent-diffusion, or with a codebook of taming."""
+    return _ours(LatentDiffusion().table(Layout(levels=levels, codebook=codebook)), key)
 
 
 def llamagen_key(key: str) -> str:
     """Our name for a key of LlamaGen."""
-    return _ours(LlamaGen().table(Layout(levels=1)), key)
+    return _ours(LlamaGen().table(Layout(levels=1, codebook=USUAL)), key)
 
 
 def _ours(table: Table, key: str) -> str:
@@ -54,8 +55,8 @@ def kl_tiny(state: Mapping[str, Tensor]) -> Autoencoder:
 
 def vq_tiny(state: Mapping[str, Tensor]) -> Autoencoder:
     """ldm/vq_tiny in float64, from ldm/vq_tiny_state (loss.* entries are ignored)."""
-    model = compvis_tiny(VectorQuantizer(in_channels=8, codebook_size=16, code_channels=4), 8, 8).double()
-    return load_golden(model, {compvis_key(k, 2): v for k, v in state.items() if not k.startswith("loss.")})
+    model = compvis_tiny(one_codebook(8, 16, 4), 8, 8).double()
+    return load_golden(model, {compvis_key(k, 2, USUAL): v for k, v in state.items() if not k.startswith("loss.")})
 
 
 def llamagen_ds8(tensors: Mapping[str, Tensor]) -> Autoencoder:
@@ -65,6 +66,6 @@ def llamagen_ds8(tensors: Mapping[str, Tensor]) -> Autoencoder:
     decoder = ConvDecoder(
         channels=32, multipliers=(1, 1, 1, 1), attention_levels=(3,), latent_channels=8, z_channels=48
     )
-    bottleneck = VectorQuantizer(in_channels=48, codebook_size=64, code_channels=8, normalize=True)
+    bottleneck = one_codebook(48, 64, 8, normalize=True)
     state = {llamagen_key(k.removeprefix("model.")): v for k, v in tensors.items() if k.startswith("model.")}
     return load_golden(Autoencoder(encoder, bottleneck, decoder), state)

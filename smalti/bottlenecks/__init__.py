@@ -26,7 +26,12 @@ class Bottleneck(Part, nn.Module):
 
     @property
     def codebook_sizes(self) -> Mapping[str, int]:
-        """Name -> number of codes K, in the order of ``indices``; empty for a continuous bottleneck."""
+        """Index plane -> number of codes K, in the order of ``indices``; empty for a continuous bottleneck."""
+        return {}
+
+    @property
+    def codebook_terms(self) -> Mapping[str, frozenset[str]]:
+        """Name -> short names of the losses over records that mean something for it."""
         return {}
 
     @property

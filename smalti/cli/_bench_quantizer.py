@@ -64,16 +64,14 @@ def _roof(found: dict[str, Measured], tokens: int, codes: int, channels: int) ->
 
 
 def _ours(z: "Tensor", codebook: "Tensor", upstream: "Tensor", kernel: "Kernel | None") -> Run:
-    from smalti.bottlenecks.vector_quantizer import VectorQuantizer
     from smalti.losses.codebook import CodebookLoss
     from smalti.losses.commitment import CommitmentLoss
     from smalti.losses.entropy import Entropy
+    from smalti.quantizers.nearest import Nearest
 
     tokens, channels = z.shape
-    part = VectorQuantizer(
-        in_channels=channels, codebook_size=len(codebook), code_channels=channels, projection=False, normalize=True
-    ).to(z.device)
-    part.codebook.weight.data.copy_(codebook)
+    part = Nearest(size=len(codebook), channels=channels, normalize=True).to(z.device)
+    part.weight.data.copy_(codebook)
     image, gradient = (value.T.reshape(1, channels, tokens, 1) for value in (z, upstream))
     losses = [(CodebookLoss(), 1.0), (CommitmentLoss(), 0.25)]
     if kernel is not None:
@@ -81,10 +79,10 @@ def _ours(z: "Tensor", codebook: "Tensor", upstream: "Tensor", kernel: "Kernel |
 
     def run() -> None:
         leaf = image.detach().requires_grad_()
-        output = part(leaf)
-        total = (output.latent * gradient).sum()
+        record = part(leaf)
+        total = (record.latent * gradient).sum()
         for loss, weight in losses:
-            value = loss(output.codebooks)
+            value = loss({"codebook": record})
             total = total + weight * getattr(value, "total", value)
         total.backward()
         part.zero_grad()

@@ -284,7 +284,7 @@ def _validation_data(recipe: Recipe) -> Any:
 def _losses(recipe: Recipe, model: Any, broken: Collection[str]) -> Iterator[Problem]:
     """What the constructors of losses and teachers refuse, and the losses themselves where they find unfit sizes."""
     shape = image_shape(recipe, model, "data")
-    codebooks = getattr(model, "output_keys", {}).get("codebooks", ())
+    codebooks = getattr(model, "codebook_terms", {})
     values = known_values(shape, model.judged, codebooks) if shape is not None and hasattr(model, "judged") else {}
     for player, terms in recipe.terms.items():
         for name, term in terms.items():

@@ -20,7 +20,9 @@ from smalti.outputs import CodebookRecord
 MOST_VALUES = 2**25  # of an image: 3 x 3,300 x 3,300
 
 
-def known_values(image: tuple[int, int, int], judged: str | None, codebooks: Collection[str]) -> Mapping[str, Any]:
+def known_values(
+    image: tuple[int, int, int], judged: str | None, codebooks: Mapping[str, frozenset[str]]
+) -> Mapping[str, Any]:
     """Context name -> value of zeros, for what is known of a batch of one before there is one.
 
     Nothing of images that would take long, or more memory than there is.
@@ -28,7 +30,7 @@ def known_values(image: tuple[int, int, int], judged: str | None, codebooks: Col
     Args:
         image: shape (C, H, W) of the images.
         judged: name of the output that is such an image too, or None.
-        codebooks: their names.
+        codebooks: their names -> the terms that mean something for them.
     """
     if math.prod(image) > MOST_VALUES:
         return {}
@@ -37,7 +39,7 @@ def known_values(image: tuple[int, int, int], judged: str | None, codebooks: Col
     if judged is not None:
         values |= dict.fromkeys((*PREDICTION, judged), images)
     if codebooks:
-        values["codebooks"] = {name: _record() for name in codebooks}
+        values["codebooks"] = {name: _record(terms) for name, terms in codebooks.items()}
     return values
 
 
@@ -65,7 +67,7 @@ def required(term: Term) -> dict[str, str]:
     return {name: term.bindings[name] for name, needed in term.arguments.items() if needed}
 
 
-def _record() -> CodebookRecord:
+def _record(terms: frozenset[str]) -> CodebookRecord:
     latent, rows = torch.zeros(1, 4, 2, 2), torch.zeros(8, 4)
     indices = torch.zeros(1, 2, 2, dtype=torch.int64)
-    return CodebookRecord(z=latent, quantized=latent, latent=latent, codebook=rows, indices=indices)
+    return CodebookRecord(z=latent, quantized=latent, latent=latent, codebook=rows, indices=indices, terms=terms)

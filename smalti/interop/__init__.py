@@ -27,11 +27,13 @@ class Layout:
         levels: number of resolutions.
         encoder_attention: whether the encoder's middle has attention.
         decoder_attention: whether the decoder's middle has.
+        codebook: name of the only codebook, None if there is none, or several.
     """
 
     levels: int
     encoder_attention: bool = True
     decoder_attention: bool = True
+    codebook: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,20 +5,16 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from smalti.interop import Layout
+from smalti.interop._codebooks import USUAL
 from smalti.interop._table import Note, Rule, layer
 
 RESBLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "shortcut"}
 ATTENTION = {"norm": "norm", "q": "q", "k": "k", "v": "v", "proj_out": "out"}
 OWN = (
     Note(
-        r"bottleneck\.(branches\.\w+\.)?codebook\.(window\.|ema_|initialized)",
+        r"bottleneck\.branches\.\w+\.quantizer\.(window\.|ema_|initialized)",
         "usage counters and moving averages of our codebooks",
     ),
-)
-BOTTLENECK = (
-    *layer("quant_conv", "bottleneck.projection"),
-    *layer("post_quant_conv", "decoder.projection"),
-    Rule("quantize.embedding.weight", "bottleneck.codebook.weight"),
 )
 
 
@@ -97,6 +93,7 @@ class Dialect:
             levels=max(levels, default=-1) + 1,
             encoder_attention=self._has_attention("encoder", keys),
             decoder_attention=self._has_attention("decoder", keys),
+            codebook=USUAL if any(key.startswith("quantize.") for key in keys) else None,
         )
 
     def _has_attention(self, part: str, keys: Collection[str]) -> bool:
@@ -137,12 +134,24 @@ DIFFUSERS = Dialect(
 )
 
 
+def bottleneck_rules(layout: Layout) -> list[Rule]:
+    """The rules of a continuous bottleneck, or of one codebook."""
+    ours = "bottleneck" if layout.codebook is None else f"bottleneck.branches.{layout.codebook}"
+    return [
+        *layer("quant_conv", f"{ours}.projection"),
+        *layer("post_quant_conv", "decoder.projection"),
+        *([] if layout.codebook is None else [Rule("quantize.embedding.weight", f"{ours}.quantizer.weight")]),
+    ]
+
+
 def layout_of_ours(keys: Collection[str]) -> Layout:
     """Levels and middles of one of our autoencoders, from the keys of its state dict."""
     levels = [int(match[1]) for key in keys if (match := re.match(r"encoder\.levels\.([0-9]+)\.", key))]
     attention = {part: f"{part}.middle.1.q.weight" in keys for part in ("encoder", "decoder")}
+    names = {match[1] for key in keys if (match := re.match(r"bottleneck\.branches\.(\w+)\.", key))}
     return Layout(
         levels=max(levels, default=-1) + 1,
         encoder_attention=attention["encoder"],
         decoder_attention=attention["decoder"],
+        codebook=names.pop() if len(names) == 1 else None,
     )

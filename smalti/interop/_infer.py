@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smalti.interop import Layout
+from smalti.interop._codebooks import USUAL
 from smalti.interop._table import Shape, Table
 from smalti.registry import UserError
 
@@ -92,7 +93,9 @@ def _encoder(shapes: Shapes, layout: Layout) -> Config:
         "blocks": shapes.count(r"encoder\.levels\.[0-9]+\.blocks\.([0-9]+)\."),
         "attention_levels": sorted(shapes.numbers(r"encoder\.levels\.([0-9]+)\.attentions\.")),
         "middle_attention": layout.encoder_attention,
-        "out_channels": None if shapes.has("bottleneck.branches.") else shapes.length("encoder.head.conv.bias"),
+        "out_channels": None
+        if shapes.names(r"(bottleneck)\.branches\.\w+\.adapter\.")
+        else shapes.length("encoder.head.conv.bias"),
     }
 
 
@@ -124,32 +127,28 @@ def _multipliers(widths: list[int], channels: int, part: str) -> list[int]:
 
 
 def _bottleneck(shapes: Shapes, in_channels: int, heads: int) -> Config:
-    if shapes.has("bottleneck.branches."):
-        names = shapes.names(r"bottleneck\.branches\.(\w+)\.")
+    if shapes.quantized:
+        names = shapes.names(r"bottleneck\.branches\.(\w+)\.") or [USUAL]
         branches = {name: _branch(shapes, f"bottleneck.branches.{name}", in_channels, heads) for name in names}
-        return {"type": "factorized", "in_channels": in_channels, "codebooks": branches}
+        return {"type": "tokens", "in_channels": in_channels, "codebooks": branches}
     projected = shapes.has("bottleneck.projection.")
     width = shapes.length("bottleneck.projection.bias") if projected else in_channels
     common = {"in_channels": in_channels, "projection": projected}
-    if shapes.quantized:
-        size = shapes.rows("bottleneck.codebook.weight", width)
-        return {"type": "vector_quantizer", **common, "codebook_size": size, "code_channels": width}
     return {"type": "gaussian", **common, "latent_channels": max(width // 2, 1)}
 
 
 def _branch(shapes: Shapes, place: str, in_channels: int, heads: int) -> Config:
-    channels = shapes.length(f"{place}.projection.bias")
-    adapter = {
-        **_transformer(shapes, f"{place}.adapter", heads),
-        "out_channels": shapes.length(f"{place}.adapter.conv.bias"),
-    }
-    if adapter["width"] == in_channels:
-        adapter["width"] = None
-    return {
-        "codebook_size": shapes.rows(f"{place}.codebook.weight", channels),
-        "code_channels": channels,
-        "adapter": adapter,
-    }
+    adapter = _adapter(shapes, f"{place}.adapter", in_channels, heads) if shapes.has(f"{place}.adapter.") else None
+    projected = shapes.has(f"{place}.projection.") or adapter is not None
+    channels = shapes.length(f"{place}.projection.bias") if projected else in_channels
+    size = shapes.rows(f"{place}.quantizer.weight", channels)
+    quantizer = {"type": "nearest", "size": size, "channels": channels}
+    return {"quantizer": quantizer, "adapter": adapter, "projection": projected}
+
+
+def _adapter(shapes: Shapes, place: str, in_channels: int, heads: int) -> Config:
+    adapter = {**_transformer(shapes, place, heads), "out_channels": shapes.length(f"{place}.conv.bias")}
+    return {**adapter, "width": None} if adapter["width"] == in_channels else adapter
 
 
 def _head(shapes: Shapes, name: str, heads: int) -> Config:
@@ -170,6 +169,6 @@ def _transformer(shapes: Shapes, place: str, heads: int) -> Config:
 
 def _latent_channels(bottleneck: Config) -> int:
     if "codebooks" in bottleneck:
-        return sum(branch["code_channels"] for branch in bottleneck["codebooks"].values())
-    channels: int = bottleneck.get("latent_channels") or bottleneck["code_channels"]
+        return sum(branch["quantizer"]["channels"] for branch in bottleneck["codebooks"].values())
+    channels: int = bottleneck["latent_channels"]
     return channels

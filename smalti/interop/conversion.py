@@ -11,6 +11,7 @@ from torch import Tensor
 from smalti.config import ConfigError, build, config_of
 from smalti.interop import Format, ImportOptions
 from smalti.interop._backbone import layout_of_ours
+from smalti.interop._codebooks import under_usual_name
 from smalti.interop._containers import Checkpoint, read_checkpoint
 from smalti.interop._infer import Shapes, infer
 from smalti.interop._recognise import AUTO, recognise
@@ -21,7 +22,18 @@ from smalti.registry import UserError
 
 # Options that change how a model trains and not what it computes: a foreign file cannot hold them.
 TRAINING_ONLY = frozenset(
-    {"dropout", "sample", "estimator", "codebook_gradient", "init", "ema", "revival", "usage_window", "name", "latents"}
+    {
+        "dropout",
+        "sample",
+        "estimator",
+        "codebook_gradient",
+        "init",
+        "ema",
+        "revival",
+        "temperature",
+        "usage_window",
+        "latents",
+    }
 )
 PUBLISHED_HEADS = 8  # of FQGAN's transformers
 
@@ -165,7 +177,7 @@ def _differences(made: Translation, kind: Format, config: Mapping[str, Any]) -> 
             read = config_of(build(again, Autoencoder))
     except UserError as error:
         return [str(error)]
-    return _unequal("", _computing(config), _computing(read))
+    return _unequal("", _computing(under_usual_name(config)), _computing(read))
 
 
 def heads_of(config: Mapping[str, Any]) -> int | None:

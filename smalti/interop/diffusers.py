@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from smalti.interop import Format, ImportOptions, Layout, Twin
-from smalti.interop._backbone import BOTTLENECK, DIFFUSERS, OWN, layout_of_ours
+from smalti.interop._backbone import DIFFUSERS, OWN, bottleneck_rules, layout_of_ours
+from smalti.interop._codebooks import are_unit, only_quantizer, reasons_against
 from smalti.interop._table import Table, to_theirs
 from smalti.nn.meta import on_meta_device
 from smalti.registry import UserError
@@ -46,7 +47,7 @@ class Diffusers(Format):
 
     def table(self, layout: Layout) -> Table:
         """The key table."""
-        return Table([*DIFFUSERS.rules(layout), *BOTTLENECK], (), OWN, layout.levels)
+        return Table([*DIFFUSERS.rules(layout), *bottleneck_rules(layout)], (), OWN, layout.levels)
 
     def complete(
         self, config: dict[str, Any], beside: Mapping[str, Any], options: ImportOptions, where: str
@@ -82,7 +83,8 @@ class Diffusers(Format):
                 )
         elif encoder["out_channels"] != decoder["z_channels"]:
             reasons.append(f"z of {encoder['out_channels']} and {decoder['z_channels']} channels: expected equal")
-        if bottleneck.get("normalize"):
+        reasons += reasons_against(config)
+        if are_unit(config):
             reasons.append("codes compared as unit vectors")
         return reasons
 
@@ -170,11 +172,12 @@ def config_there(config: Mapping[str, Any]) -> dict[str, Any]:
             "use_quant_conv": bottleneck.get("projection", True),
             "use_post_quant_conv": config["decoder"]["z_channels"] is not None,
         }
+    quantizer = only_quantizer(config) or {}
     kl_only = {"shift_factor", "latents_mean", "latents_std"}
     return {key: value for key, value in common.items() if key not in kl_only} | {
         "latent_channels": encoder["out_channels"],
-        "num_vq_embeddings": bottleneck["codebook_size"],
-        "vq_embed_dim": bottleneck["code_channels"],
+        "num_vq_embeddings": quantizer["size"],
+        "vq_embed_dim": quantizer["channels"],
     }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smalti.interop import Format, ImportOptions, Layout
 from smalti.interop._backbone import LLAMAGEN, OWN
+from smalti.interop._codebooks import are_unit, quantizers
 from smalti.interop._files import write_state
 from smalti.interop._table import Rule, Table, layer
 from smalti.interop.llamagen import DROPPED, USAGE_RING, is_factorized, trunk_reasons
@@ -60,18 +61,20 @@ class FQGAN(Format):
         """Unit codes, as in everything published, and the order of the codebooks in the latent."""
         codebooks = config["bottleneck"]["codebooks"]
         config["bottleneck"]["codebooks"] = {
-            name: {**codebooks[name], "normalize": True} for name in BRANCHES if name in codebooks
+            name: {**codebooks[name], "quantizer": {**codebooks[name]["quantizer"], "normalize": True}}
+            for name in BRANCHES
+            if name in codebooks
         }
         return config
 
     def unsupported(self, config: Mapping[str, Any]) -> list[str]:
         """What its constructor cannot be told."""
         reasons = trunk_reasons(config)
-        codebooks = config["bottleneck"].get("codebooks", {})
+        codebooks = quantizers(config)
         if tuple(codebooks) not in ORDERS:
             known = " or ".join(", ".join(order) for order in ORDERS)
             reasons.append(f"codebooks {', '.join(codebooks) or 'one'}: expected, in this order, {known}")
-        if not all(options.get("normalize") for options in codebooks.values()):
+        if not are_unit(config):
             reasons.append("codes not compared as unit vectors")
         return reasons
 
@@ -92,7 +95,7 @@ def _branch(ours: str, adapter: str, suffix: str) -> list[Rule]:
         *layer(f"encoder.norm_out_{suffix}", f"{ours}.adapter.norm"),
         *layer(f"encoder.conv_out_{suffix}", f"{ours}.adapter.conv"),
         *layer(f"quant_conv_{suffix}", f"{ours}.projection"),
-        Rule(f"quantize_{suffix}.embedding.weight", f"{ours}.codebook.weight"),
+        Rule(f"quantize_{suffix}.embedding.weight", f"{ours}.quantizer.weight"),
     ]
 
 

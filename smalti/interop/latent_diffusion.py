@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from smalti.interop import Format, ImportOptions, Layout, Twin
-from smalti.interop._backbone import BOTTLENECK, COMPVIS, OWN
+from smalti.interop._backbone import COMPVIS, OWN, bottleneck_rules
+from smalti.interop._codebooks import are_unit, only_quantizer, reasons_against
 from smalti.interop._files import write_state
 from smalti.interop._table import Note, Table
 from smalti.interop.diffusers import Diffusers
@@ -55,7 +56,7 @@ class LatentDiffusion(Format):
 
     def table(self, layout: Layout) -> Table:
         """The key table."""
-        return Table([*COMPVIS.rules(layout), *BOTTLENECK], DROPPED, OWN, layout.levels)
+        return Table([*COMPVIS.rules(layout), *bottleneck_rules(layout)], DROPPED, OWN, layout.levels)
 
     def complete(
         self, config: dict[str, Any], beside: Mapping[str, Any], options: ImportOptions, where: str
@@ -82,11 +83,12 @@ class LatentDiffusion(Format):
     def unsupported(self, config: Mapping[str, Any]) -> list[str]:
         """Unit codes and other groups: nothing in the keys shows them."""
         reasons = [] if config["encoder"]["groups"] == 32 == config["decoder"]["groups"] else ["groups other than 32"]
-        return reasons + (["codes compared as unit vectors"] if config["bottleneck"].get("normalize") else [])
+        reasons += reasons_against(config)
+        return reasons + (["codes compared as unit vectors"] if are_unit(config) else [])
 
     def notes(self, config: Mapping[str, Any]) -> list[str]:
         """The weights its quantizer was trained with."""
-        if config["bottleneck"]["type"] != "vector_quantizer":
+        if only_quantizer(config) is None:
             return []
         return [
             "trained with beta on the wrong term (VectorQuantizer2, legacy): to go on as it was, weigh commitment with "

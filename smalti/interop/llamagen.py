@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from smalti.interop import Format, ImportOptions, Layout
-from smalti.interop._backbone import BOTTLENECK, LLAMAGEN, OWN
+from smalti.interop._backbone import LLAMAGEN, OWN, bottleneck_rules
+from smalti.interop._codebooks import are_unit, quantizers, reasons_against
 from smalti.interop._files import write_state
 from smalti.interop._table import Note, Table
 
@@ -32,19 +33,20 @@ class LlamaGen(Format):
     def table(self, layout: Layout) -> Table:
         """The key table."""
         constants = {"quantize.codebook_used": torch.zeros(USAGE_RING)}
-        return Table([*LLAMAGEN.rules(layout), *BOTTLENECK], DROPPED, OWN, layout.levels, constants)
+        return Table([*LLAMAGEN.rules(layout), *bottleneck_rules(layout)], DROPPED, OWN, layout.levels, constants)
 
     def complete(
         self, config: dict[str, Any], beside: Mapping[str, Any], options: ImportOptions, where: str
     ) -> dict[str, Any]:
         """Codes are compared as unit vectors; no published tokenizer does otherwise."""
-        config["bottleneck"]["normalize"] = True
+        for quantizer in quantizers(config).values():
+            quantizer["normalize"] = True
         return config
 
     def unsupported(self, config: Mapping[str, Any]) -> list[str]:
         """What its constructor cannot be told."""
-        reasons = trunk_reasons(config)
-        return reasons if config["bottleneck"].get("normalize") else [*reasons, "codes not compared as unit vectors"]
+        reasons = trunk_reasons(config) + reasons_against(config)
+        return reasons if are_unit(config) else [*reasons, "codes not compared as unit vectors"]
 
     def write(self, path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
         """A state dict under ``model``; bare in a safetensors file."""

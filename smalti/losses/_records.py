@@ -16,11 +16,14 @@ def over_channels(values: Tensor, channels: Channels) -> Tensor:
     return values.sum(dim=1, keepdim=True) if channels == "sum" else values
 
 
-def selected(codebooks: Mapping[str, CodebookRecord], only: Sequence[str] | None) -> dict[str, CodebookRecord]:
+def selected(
+    codebooks: Mapping[str, CodebookRecord], only: Sequence[str] | None, term: str
+) -> dict[str, CodebookRecord]:
     """The records named by ``only``, all of them if it is None.
 
     Raises:
-        ValueError: if a name is unknown or nothing is left.
+        ValueError: if a name is unknown, nothing is left, or ``term``, the short name of the loss, means nothing for
+            one.
     """
     unknown = [name for name in only or () if name not in codebooks]
     if unknown:
@@ -28,14 +31,32 @@ def selected(codebooks: Mapping[str, CodebookRecord], only: Sequence[str] | None
     chosen = {name: record for name, record in codebooks.items() if only is None or name in only}
     if not chosen:
         raise ValueError("codebooks={}: expected at least one record; a continuous bottleneck has none")
+    for name, record in chosen.items():
+        if term not in record.terms:
+            fitting = " and ".join(f"{other!r}" for other in sorted(record.terms)) or "none"
+            raise ValueError(
+                f"{term} means nothing for the codebook {name!r}: its quantizer learns nothing by it; of "
+                f"the losses over codebooks {fitting} would"
+            )
     return chosen
 
 
+def by_step(records: Mapping[str, CodebookRecord]) -> dict[str, CodebookRecord]:
+    """The records, and of a quantizer of several steps those of its steps, named ``<name>.0`` and so on."""
+    found: dict[str, CodebookRecord] = {}
+    for name, record in records.items():
+        found |= {f"{name}.{number}": step for number, step in enumerate(record.steps)} or {name: record}
+    return found
+
+
 def sum_over(
-    codebooks: Mapping[str, CodebookRecord], only: Sequence[str] | None, loss: Callable[[CodebookRecord], Tensor]
+    codebooks: Mapping[str, CodebookRecord],
+    only: Sequence[str] | None,
+    term: str,
+    loss: Callable[[CodebookRecord], Tensor],
 ) -> Tensor:
     """Sum of ``loss(record)`` over the selected records; all of one shape."""
-    values = [loss(record) for record in selected(codebooks, only).values()]
+    values = [loss(record) for record in by_step(selected(codebooks, only, term)).values()]
     total = values[0]
     for value in values[1:]:
         if value.shape != total.shape:

@@ -56,5 +56,8 @@ class CodebookLoss(Loss):
     def forward(self, codebooks: Mapping[str, CodebookRecord]) -> Tensor:
         """A scalar, or (B, d, h, w) unreduced, of records with tensors of shape (B, d, h, w)."""
         return sum_over(
-            codebooks, self.only, lambda record: codebook_loss(record, channels=self.channels, reduction=self.reduction)
+            codebooks,
+            self.only,
+            "codebook",
+            lambda record: codebook_loss(record, channels=self.channels, reduction=self.reduction),
         )

@@ -59,5 +59,6 @@ class CommitmentLoss(Loss):
         return sum_over(
             codebooks,
             self.only,
+            "commitment",
             lambda record: commitment_loss(record, channels=self.channels, reduction=self.reduction),
         )

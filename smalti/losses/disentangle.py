@@ -70,7 +70,7 @@ class Disentangle(Loss):
         pairs = list(combinations(codebooks, 2)) if self.pairs is None else [(one, two) for one, two in self.pairs]
         if not pairs:
             raise ValueError(f"codebooks {sorted(codebooks)}: expected at least two to disentangle")
-        named = selected(codebooks, sorted({name for pair in pairs for name in pair}))
+        named = selected(codebooks, sorted({name for pair in pairs for name in pair}), "disentangle")
         losses, parts = [], {}
         for one, two in pairs:
             losses.append(disentangle(named[one], named[two], mode=self.mode))

@@ -8,9 +8,9 @@ from pydantic import Field
 from torch import Tensor
 
 from smalti.losses import Loss
-from smalti.losses._records import selected
+from smalti.losses._records import by_step, selected
 from smalti.nn.distributed import differentiable_mean
-from smalti.nn.soft_assignment import Kernel, SoftAssignment, assign_codes
+from smalti.nn.soft_assignment import Kernel, SoftAssignment
 from smalti.outputs import CodebookRecord, LossValue
 
 
@@ -36,13 +36,7 @@ def entropy_terms(
         >>> [round(value.item(), 4) for value in entropy_terms(record)]
         [0.0, 0.6931]
     """
-    assignment = assign_codes(_tokens(record), record.codebook, temperature=temperature)
-    return _terms(assignment, eps, gather)
-
-
-def _tokens(record: CodebookRecord) -> Tensor:
-    """z (B, d, h, w) as (N, d)."""
-    return record.z.permute(0, 2, 3, 1).reshape(-1, record.z.shape[1])
+    return _terms(record.soft_assignment(temperature), eps, gather)
 
 
 def _terms(assignment: SoftAssignment, eps: float, gather: bool) -> tuple[Tensor, Tensor]:
@@ -96,10 +90,9 @@ class Entropy(Loss):
     def forward(self, codebooks: Mapping[str, CodebookRecord]) -> LossValue:
         """The loss of records with z of shape (B, d, h, w) and codebooks of shape (K, d)."""
         found: dict[str, tuple[Tensor, Tensor]] = {}
-        for group in _of_one_shape(selected(codebooks, self.only)):
-            z = torch.stack([_tokens(record) for record in group.values()])
-            rows = torch.stack([record.codebook for record in group.values()])
-            assignment = assign_codes(z, rows, temperature=self.temperature, kernel=self.kernel)
+        for group in _of_one_shape(by_step(selected(codebooks, self.only, "entropy"))):
+            records = list(group.values())
+            assignment = type(records[0]).assign(records, self.temperature, self.kernel)
             sample, average = _terms(assignment, self.eps, self.gather)
             found |= dict(zip(group, zip(sample.unbind(), average.unbind(), strict=True), strict=True))
         values = [self.sample_weight * sample - self.codebook_weight * average for sample, average in found.values()]
@@ -112,6 +105,5 @@ def _of_one_shape(records: Mapping[str, CodebookRecord]) -> list[dict[str, Codeb
     """The records in groups that one call can serve."""
     groups: dict[Any, dict[str, CodebookRecord]] = {}
     for name, record in records.items():
-        key = record.z.shape, record.codebook.shape, record.z.dtype, record.z.device
-        groups.setdefault(key, {})[name] = record
+        groups.setdefault(record.shape_of_codes, {})[name] = record
     return list(groups.values())

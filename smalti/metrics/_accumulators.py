@@ -10,6 +10,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from smalti.registry import UserError
+
+MOST_LISTED = 2**24  # codes that are counted one by one
+MOST_PAIRS = 2**62
+
 
 class ImageMeans(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the type checker
     """The mean over images of values that each image has, in double precision.
@@ -39,54 +44,89 @@ class ImageMeans(Metric):  # type: ignore[misc]  # torchmetrics is not seen by t
         return {name: getattr(self, f"sum_{name}") / self.images for name in self.names}
 
 
-class CodeCounts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the type checker
+class _Counts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the type checker
+    """Counts of what occurred, by name: of few kinds one by one, of many only those that occurred."""
+
+    full_state_update = False
+
+    def hold(self, name: str, kinds: int | None) -> None:
+        """Begins to count under a name: numbers below ``kinds``, or any if it is None."""
+        if kinds is not None:
+            self.add_state(f"counts_{name}", torch.zeros(kinds, dtype=torch.int64), dist_reduce_fx="sum")
+            setattr(self, f"counts_{name}", torch.zeros(kinds, dtype=torch.int64, device=self.device))
+            return
+        for part in ("keys", "counts"):
+            self.add_state(f"{part}_{name}", [], dist_reduce_fx="cat")
+            setattr(self, f"{part}_{name}", [torch.zeros(0, dtype=torch.int64, device=self.device)])
+
+    def count(self, name: str, keys: Tensor) -> None:
+        """Counts whole numbers, int64 with shape (N,)."""
+        if not hasattr(self, f"keys_{name}"):
+            held = getattr(self, f"counts_{name}")
+            setattr(self, f"counts_{name}", held + torch.bincount(keys, minlength=len(held)))
+            return
+        known, counts = self.held(name)
+        keys, counts = _merged(torch.cat([known, keys]), torch.cat([counts, torch.ones_like(keys)]))
+        setattr(self, f"keys_{name}", [keys])
+        setattr(self, f"counts_{name}", [counts])
+
+    def held(self, name: str) -> tuple[Tensor, Tensor]:
+        """Numbers that occurred and how often, both with shape (N,); of few kinds also those that did not."""
+        counts = getattr(self, f"counts_{name}")
+        if not hasattr(self, f"keys_{name}"):
+            return torch.arange(len(counts), device=counts.device), counts
+        empty = torch.zeros(0, dtype=torch.int64, device=self.device)
+        # A list before ranks are gathered, a tensor after.
+        parts = (getattr(self, f"keys_{name}"), counts)
+        keys, counts = (torch.cat([empty, *v]) if isinstance(v, list) else v for v in parts)
+        return _merged(keys, counts)
+
+
+class CodeCounts(_Counts):
     """How often each code of each codebook was chosen, in whole numbers, and on how many images.
 
     Args:
-        summarize: turns codebook -> counts, int64 with shape (K,), and the number of images into named numbers.
+        summarize: turns codebook -> counts, int64, of all codes or of those that were chosen; codebook -> number of
+            codes; and the number of images into named numbers.
     """
 
-    full_state_update = False
     images: Tensor
 
-    def __init__(self, summarize: Callable[[Mapping[str, Tensor], Tensor], dict[str, Tensor]]) -> None:
+    def __init__(
+        self, summarize: Callable[[Mapping[str, Tensor], Mapping[str, int], Tensor], dict[str, Tensor]]
+    ) -> None:
         super().__init__()
         self.summarize = summarize
-        self.codebooks: tuple[str, ...] = ()
+        self.sizes: dict[str, int] = {}
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def declare(self, sizes: Mapping[str, int]) -> None:
         """Begins to count codebooks: name -> number of codes. Ranks without a batch must know them, too."""
-        for name, size in sizes.items():
-            if name not in self.codebooks:
-                zeros = torch.zeros(size, dtype=torch.int64, device=self.device)
-                self.add_state(f"codes_{name}", zeros, dist_reduce_fx="sum")
-        self.codebooks = tuple(dict.fromkeys((*self.codebooks, *sizes)))
+        for name in sizes.keys() - self.sizes.keys():
+            self.hold(_word(name), sizes[name] if sizes[name] <= MOST_LISTED else None)
+        self.sizes |= sizes
 
     def update(self, indices: Tensor | None, sizes: Mapping[str, int]) -> None:
         """Counts tokens with shape (B, G, h, w) of codebooks of ``sizes``, but for -1, no code; None: no tokens."""
         self.declare(sizes)
         if indices is None:
             return
-        for group, (name, size) in enumerate(sizes.items()):
+        for group, name in enumerate(sizes):
             tokens = indices[:, group].flatten()
-            counts = torch.bincount(tokens[tokens >= 0], minlength=size)
-            setattr(self, f"codes_{name}", getattr(self, f"codes_{name}") + counts)
+            self.count(_word(name), tokens[tokens >= 0])
         self.images = self.images + indices.shape[0]
 
     def compute(self) -> dict[str, Tensor]:
         """Name -> number; nothing without a codebook."""
-        return self.summarize({name: getattr(self, f"codes_{name}") for name in self.codebooks}, self.images)
+        return self.summarize({name: self.held(_word(name))[1] for name in self.sizes}, self.sizes, self.images)
 
 
-class PairCounts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the type checker
+class PairCounts(_Counts):
     """How often two codes of two codebooks stood at the same position; only pairs that occurred are held.
 
     Args:
         summarize: turns ``<a>-<b>`` -> (tokens a, tokens b, counts), each with shape (N,), into named numbers.
     """
-
-    full_state_update = False
 
     def __init__(self, summarize: Callable[[Mapping[str, tuple[Tensor, Tensor, Tensor]]], dict[str, Tensor]]) -> None:
         super().__init__()
@@ -94,14 +134,20 @@ class PairCounts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by t
         self.pairs: dict[tuple[str, str], int] = {}
 
     def declare(self, sizes: Mapping[str, int]) -> None:
-        """Begins to count the pairs of codebooks: name -> number of codes. Ranks without a batch must know them."""
-        for pair in combinations(sizes, 2):
-            if pair not in self.pairs:
-                self.pairs[pair] = sizes[pair[1]]
-                for kind in ("keys", "counts"):
-                    name = f"{kind}_{pair[0]}_{pair[1]}"
-                    self.add_state(name, [], dist_reduce_fx="cat")
-                    setattr(self, name, [torch.zeros(0, dtype=torch.int64, device=self.device)])
+        """Begins to count the pairs of codebooks: name -> number of codes. Ranks without a batch must know them.
+
+        Raises:
+            UserError: if pairs of codes are too many to be numbered.
+        """
+        for one, two in combinations(sizes, 2):
+            if (one, two) in self.pairs:
+                continue
+            if sizes[one] * sizes[two] > MOST_PAIRS:
+                raise UserError(
+                    f"{one} and {two} have {sizes[one] * sizes[two]:,} pairs of codes: expected at most 2^62"
+                )
+            self.pairs[one, two] = sizes[two]
+            self.hold(_word(one, two), None)
 
     def update(self, indices: Tensor | None, sizes: Mapping[str, int]) -> None:
         """Counts tokens with shape (B, G, h, w) of codebooks of ``sizes``; None if there are none."""
@@ -112,27 +158,20 @@ class PairCounts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by t
         for one, two in self.pairs:
             first, second = (indices[:, order.index(name)].flatten() for name in (one, two))
             both = (first >= 0) & (second >= 0)
-            first, second = first[both], second[both]
-            keys = first * self.pairs[one, two] + second
-            held = self._held(one, two)
-            keys, counts = _merged(torch.cat([held[0], keys]), torch.cat([held[1], torch.ones_like(keys)]))
-            setattr(self, f"keys_{one}_{two}", [keys])
-            setattr(self, f"counts_{one}_{two}", [counts])
-
-    def _held(self, one: str, two: str) -> tuple[Tensor, Tensor]:
-        keys, counts = (getattr(self, f"{kind}_{one}_{two}") for kind in ("keys", "counts"))
-        empty = torch.zeros(0, dtype=torch.int64, device=self.device)
-        # A list before ranks are gathered, a tensor after.
-        keys, counts = (torch.cat([empty, *v]) if isinstance(v, list) else v for v in (keys, counts))
-        return keys, counts
+            self.count(_word(one, two), first[both] * self.pairs[one, two] + second[both])
 
     def compute(self) -> dict[str, Tensor]:
         """Name -> number; nothing with fewer than two codebooks."""
         found = {}
         for (one, two), size in self.pairs.items():
-            keys, counts = _merged(*self._held(one, two))
+            keys, counts = self.held(_word(one, two))
             found[f"{one}-{two}"] = (keys // size, keys % size, counts)
         return self.summarize(found)
+
+
+def _word(*names: str) -> str:
+    """A name for a state: those of the steps of a codebook hold a dot."""
+    return "_".join(names).replace(".", "__")
 
 
 def _merged(keys: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,8 +31,11 @@ class CodeMetric(Metric):
         accumulator.update(observation.bottleneck.indices, observation.codebook_sizes)
 
     @abstractmethod
-    def summarize(self, counts: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
-        """Named numbers from codebook -> counts, int64 with shape (K,), and the number of images."""
+    def summarize(self, counts: Mapping[str, Tensor], sizes: Mapping[str, int], images: Tensor) -> dict[str, Tensor]:
+        """Named numbers from codebook -> counts, codebook -> number of codes K, and the number of images.
+
+        Counts are int64 with shape (K,), or of a very large codebook (N,), of the N codes that were chosen.
+        """
 
 
 def entropy(counts: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ class BitsPerImage(CodeMetric):
     for each: ``bits_per_image/<codebook>`` and ``bits_per_image_effective/<codebook>``. Tokens: (B, G, h, w).
     """
 
-    def summarize(self, counts: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
-        """Both numbers of bits, from codebook -> counts with shape (K,); nothing without a codebook."""
+    def summarize(self, counts: Mapping[str, Tensor], sizes: Mapping[str, int], images: Tensor) -> dict[str, Tensor]:
+        """Both numbers of bits, from codebook -> counts and number of codes; nothing without a codebook."""
         if not counts:
             return {}
-        nominal = torch.stack([of.sum().double() * math.log2(len(of)) for of in counts.values()])
+        nominal = torch.stack([of.sum().double() * math.log2(sizes[name]) for name, of in counts.items()])
         effective = torch.stack([of.sum() * entropy(of) for of in counts.values()])
         found: dict[str, Tensor] = {}
         for name, bits in (("bits_per_image", nominal), ("bits_per_image_effective", effective)):

@@ -27,6 +27,6 @@ class Perplexity(CodeMetric):
 
     higher_is_better = True
 
-    def summarize(self, counts: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
+    def summarize(self, counts: Mapping[str, Tensor], sizes: Mapping[str, int], images: Tensor) -> dict[str, Tensor]:
         """The perplexity of each codebook, from its counts with shape (K,)."""
         return named("perplexity", {name: perplexity(of) for name, of in counts.items()})

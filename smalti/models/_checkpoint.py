@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from smalti.config import load, read_json, require_registered
+from smalti.models._earlier import renamed, upgraded
 from smalti.models._pretrained import CONFIG, filled, sha256
 from smalti.registry import UserError, shown, suggest
 from smalti.writing import printable
@@ -68,6 +69,12 @@ class RunCheckpoint:
             UserError: if the recipe is missing or damaged, has no such network, or names classes outside smalti and is
                 not trusted to.
         """
+        config, _ = upgraded(self._section(network))
+        require_registered({network: config}, self.run / RECIPE, trust_code)
+        return dict(config)
+
+    def _section(self, network: str) -> dict[str, Any]:
+        """What the recipe says of a network, in the words it was written in."""
         path = self.run / RECIPE
         if not path.is_file():
             raise UserError(
@@ -76,9 +83,7 @@ class RunCheckpoint:
         section = load(path).data.get(network)
         if not isinstance(section, Mapping):
             raise UserError(f"{path}: the run has no {network}")
-        config = {key: value for key, value in section.items() if key not in _BESIDE}
-        require_registered({network: config}, path, trust_code)
-        return config
+        return {key: value for key, value in section.items() if key not in _BESIDE}
 
     def state(self, network: str = MODEL, *, weights: str = "auto", map_location: str = "cpu") -> dict[str, Tensor]:
         """The tensors of the ``model`` or of the ``discriminator``.
@@ -99,7 +104,7 @@ class RunCheckpoint:
         state = {key.removeprefix(_PREFIX): value for key, value in whole.items() if key.startswith(_PREFIX)}
         if network == MODEL and self.weights(weights) == AVERAGED:
             state |= self._read(f"{AVERAGED}.safetensors", map_location)
-        return state
+        return renamed(state, upgraded(self._section(network))[1])
 
     def weights(self, asked: str = "auto") -> str:
         """Which weights of the model are meant: ``raw``, or ``ema`` for averaged ones.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from smalti import __version__
 from smalti.config import ConfigError, build, config_of, read_json, read_text, require_registered
+from smalti.models._earlier import renamed, upgraded
 from smalti.nn.budget import within_budget
 from smalti.nn.meta import is_of_meta, on_meta_device
 from smalti.registry import UserError
@@ -22,6 +23,7 @@ from smalti.writing import whole, write_whole
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
+RENAMED = "renamed"  # names of tensors that changed since the model was saved
 
 _M = TypeVar("_M", bound=nn.Module)
 
@@ -129,13 +131,14 @@ def is_saved_model(folder: Path) -> bool:
 
 
 def read_config(path: Path, *, trust_code: bool = False) -> dict[str, Any]:
-    """The mapping in ``config.json``, with a mapping ``model`` and a known format version.
+    """The mapping in ``config.json``, with a mapping ``model`` and a known format version, in today's words.
 
     Raises:
         UserError: if the file is missing, damaged, or from a newer version, or names classes outside smalti and is not
             trusted to.
     """
     config = _read(path)
+    config["model"], config[RENAMED] = upgraded(config["model"])
     require_registered(config, path, trust_code)
     return config
 
@@ -178,7 +181,7 @@ def fetch(source: str, name: str, options: Mapping[str, Any]) -> Path:
 
 
 def read_weights(path: Path, config: Mapping[str, Any], map_location: str = "cpu") -> dict[str, Tensor]:
-    """The tensors in ``model.safetensors``, checked against the configuration beside it.
+    """The tensors in ``model.safetensors``, checked against the configuration beside it, under today's names.
 
     Raises:
         UserError: if the file is missing or damaged.
@@ -192,7 +195,7 @@ def read_weights(path: Path, config: Mapping[str, Any], map_location: str = "cpu
     if actual != expected:
         raise UserError(f"{path}: damaged, its sha256 is {actual[:12]}... and {CONFIG} expects {str(expected)[:12]}...")
     try:
-        return load_file(path, device=map_location)
+        return renamed(load_file(path, device=map_location), config.get(RENAMED) or {})
     except SafetensorError as error:
         raise UserError(f"{path}: damaged, it is no safetensors file ({error})") from error
 

@@ -83,6 +83,11 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         return self.bottleneck.codebook_sizes
 
     @property
+    def codebook_terms(self) -> Mapping[str, frozenset[str]]:
+        """Name of a codebook -> short names of the losses over records that mean something for it."""
+        return self.bottleneck.codebook_terms
+
+    @property
     def last_layer(self) -> nn.Parameter:
         """The weight of the decoder's last convolution."""
         return self.decoder.last_layer
@@ -95,7 +100,7 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
     @property
     def output_keys(self) -> Mapping[str, Collection[str]]:
         """Names of the codebooks and of the heads."""
-        return {"codebooks": tuple(self.codebook_sizes), "heads": tuple(self.heads)}
+        return {"codebooks": tuple(self.codebook_terms), "heads": tuple(self.heads)}
 
     def training_forward(self, batch: Batch) -> AutoencoderOutput:
         """Reconstructs ``batch["image"]`` (B, C, H, W); ``batch["noise"]`` is what a sampling bottleneck would draw."""

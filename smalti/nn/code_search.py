@@ -62,6 +62,37 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
     return indices
 
 
+@torch.no_grad()
+@full_precision()
+def sampled_code(z: Tensor, codebook: Tensor, temperature: float, *, chunk: int | None = None) -> Tensor:
+    """A row of ``codebook`` for each row of ``z``, drawn with probability softmax_k(-|z - e_k|^2 / temperature).
+
+    By the largest of logits with Gumbel noise (Lee et al., arXiv:2203.01941, for the use), from torch's generator of
+    the device.
+
+    Args:
+        z: tokens with shape (N, d).
+        codebook: codes with shape (K, d).
+        temperature: positive, in units of squared distance.
+        chunk: rows of ``z`` that are compared at a time; None chooses by K and the device.
+
+    Returns:
+        int64 with shape (N,).
+
+    Example:
+        >>> sampled_code(torch.tensor([[0.9], [-3.0]]), torch.tensor([[0.0], [1.0]]), 1e-3)
+        tensor([1, 0])
+    """
+    z, codebook = at_least_float32(z), at_least_float32(codebook)
+    offset = -codebook.square().sum(dim=1) / temperature
+    indices = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    for rows in row_chunks(z.shape[0], codebook.shape[0], z.device, chunk):
+        scores = torch.addmm(offset, z[rows], codebook.T, alpha=2.0 / temperature)
+        noise = torch.empty_like(scores).exponential_().log_().neg_()
+        indices[rows] = blocked_max(scores.add_(noise))[1]
+    return indices
+
+
 def blocked_max(scores: Tensor) -> tuple[Tensor, Tensor]:
     """The largest of each row of ``scores`` with shape (n, K), and its first position, both (n,).
 

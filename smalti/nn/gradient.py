@@ -4,9 +4,16 @@
 |---------------------------------|---------|---------------|--------------------------|
 | ``straight_through``            | q       | g             | 0                        |
 | ``gradient_copy``               | q       | g             | 0, or g for the chosen rows |
+| ``rotation``                    | q       | |q|/|z| R^T g | 0                        |
 """
 
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+LEAST_LENGTH = 1e-6  # of z, q and u + v below which there is no rotation
 
 
 def straight_through(z: Tensor, quantized: Tensor) -> Tensor:
@@ -40,3 +47,47 @@ def gradient_copy(z: Tensor, quantized: Tensor, *, codebook_gradient: bool = Fal
     if codebook_gradient:
         return quantized + (z - z.detach())
     return straight_through(z, quantized)
+
+
+def rotation(z: Tensor, quantized: Tensor) -> Tensor:
+    """``quantized`` bit for bit, as if z were rotated and stretched onto it; both with shape (B, d, h, w).
+
+    With u = z / |z|, v = q / |q|, w = (u + v) / |u + v| it is R = I - 2 w w^T + 2 v u^T, and q = |q| / |z| R z. R and
+    the factor are constants: the gradient to z is |q| / |z| R^T g, at the angle to z that g has to q (Fifty et
+    al., arXiv:2410.06424). Where z or q is 0, or they point in opposite directions, there is no such R, and z gets g.
+
+    Example:
+        >>> z = torch.tensor([[[[2.0]], [[0.0]]]], requires_grad=True)
+        >>> q, g = torch.tensor([[[[0.0]], [[1.0]]]]), torch.tensor([[[[0.0]], [[3.0]]]])
+        >>> (rotation(z, q) * g).sum().backward()
+        >>> z.grad.flatten().round(decimals=5)  # what points along q at q, points along z at z
+        tensor([1.5000, 0.0000])
+    """
+    found: Tensor = _Rotation.apply(z, quantized.detach())  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Rotation(torch.autograd.Function):
+    """(z, q), both (B, d, h, w) -> q, and the gradient |q| / |z| R^T g to z."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, quantized: Tensor) -> Tensor:
+        ctx.save_for_backward(z, quantized)
+        return quantized.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        z, quantized = ctx.saved_tensors
+        length, target = z.norm(dim=1, keepdim=True), quantized.norm(dim=1, keepdim=True)
+        u, v = z / length.clamp(min=LEAST_LENGTH), quantized / target.clamp(min=LEAST_LENGTH)
+        middle = u + v
+        half = middle.norm(dim=1, keepdim=True)
+        w = middle / half.clamp(min=LEAST_LENGTH)
+        turned = gradient - 2 * w * _dot(w, gradient) + 2 * u * _dot(v, gradient)
+        exists = (length > LEAST_LENGTH) & (target > LEAST_LENGTH) & (half > LEAST_LENGTH)
+        return torch.where(exists, target / length.clamp(min=LEAST_LENGTH) * turned, gradient), None
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum(dim=1, keepdim=True)

@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.cli._measure import textbook
 from smalti.losses.codebook import CodebookLoss
 from smalti.losses.commitment import CommitmentLoss
 from smalti.losses.entropy import Entropy
 from tests.cli.conftest import smalti_cli  # noqa: F401
+from tests.quantized import one_codebook, the_quantizer
 
 
 @pytest.mark.parametrize("step", ["step", "cdist_step"])
@@ -21,8 +21,8 @@ def test_textbook_quantizer_has_our_gradients(step, entropy):
     codebook = torch.randn(9, 4, dtype=torch.float64)
     leaves = z.clone().requires_grad_(), codebook.clone().requires_grad_()
     getattr(plain, step)(*leaves, upstream, entropy=entropy)
-    part = VectorQuantizer(in_channels=4, codebook_size=9, code_channels=4, projection=False, normalize=True).double()
-    part.codebook.weight.data.copy_(codebook)
+    part = one_codebook(4, 9, 4, projection=False, normalize=True).double()
+    the_quantizer(part).weight.data.copy_(codebook)
     image = z.T.reshape(1, 4, 12, 1).clone().requires_grad_()
     output = part(image)
     total = (output.latent * upstream.T.reshape(1, 4, 12, 1)).sum() + CodebookLoss()(output.codebooks)
@@ -31,7 +31,7 @@ def test_textbook_quantizer_has_our_gradients(step, entropy):
         total = total + 0.03 * Entropy()(output.codebooks).total
     total.backward()
     torch.testing.assert_close(image.grad.reshape(4, 12).T, leaves[0].grad)
-    torch.testing.assert_close(part.codebook.weight.grad, leaves[1].grad)
+    torch.testing.assert_close(the_quantizer(part).weight.grad, leaves[1].grad)
 
 
 def test_bench_quantizer_gives_rows_for_programs(smalti_cli):  # noqa: F811

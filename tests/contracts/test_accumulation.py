@@ -51,7 +51,7 @@ def part(value: Any, rows: slice) -> Any:
     if isinstance(value, Mapping):
         return {key: part(item, rows) for key, item in value.items()}
     if isinstance(value, tuple):
-        return value[rows] if isinstance(value[0], str) else tuple(part(item, rows) for item in value)
+        return value[rows] if value and isinstance(value[0], str) else tuple(part(item, rows) for item in value)
     if dataclasses.is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value)]
         return dataclasses.replace(value, **{name: part(getattr(value, name), rows) for name in names})

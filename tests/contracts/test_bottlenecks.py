@@ -6,30 +6,31 @@ import pytest
 import torch
 
 from smalti.bottlenecks import Bottleneck
-from smalti.bottlenecks.factorized import CodebookOptions
 from smalti.config import build, config_of
 from smalti.config.schema import option_parameters
 from smalti.registry import names, resolve, short_name
+from tests.quantized import branch
 
 BATCH, CHANNELS, HEIGHT, WIDTH = 2, 6, 3, 5
 # Values for options without a default, and for those whose default is too large for a test, by the option's name.
 SIZES = {
     "in_channels": CHANNELS,
     "latent_channels": 4,
-    "code_channels": 4,
-    "codebook_size": 8,
-    "codebooks": {
-        "texture": CodebookOptions(codebook_size=8, code_channels=4),
-        "shape": CodebookOptions(codebook_size=6, code_channels=3, normalize=True),
-    },
 }
+
+
+def codebooks():
+    return {"texture": branch(8, 4), "shape": branch(6, 3, normalize=True)}
+
+
 CLASSES = [pytest.param(resolve(name, Bottleneck), id=name) for name in names(Bottleneck)]
 every_bottleneck = pytest.mark.parametrize("cls", CLASSES)
 
 
 def make(cls):
     torch.manual_seed(0)
-    return cls(**{name: value for name, value in SIZES.items() if name in option_parameters(cls)}).double()
+    sizes = {**SIZES, "codebooks": codebooks()}
+    return cls(**{name: value for name, value in sizes.items() if name in option_parameters(cls)}).double()
 
 
 def features(**options):

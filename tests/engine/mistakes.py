@@ -7,7 +7,7 @@ model:
   type: autoencoder
   encoder: {type: conv, channels: 8, multipliers: [1, 2], blocks: 1, middle_attention: false, groups: 4,
             out_channels: 8}
-  bottleneck: {type: vector_quantizer, in_channels: 8, codebook_size: 16, code_channels: 4, name: visual}
+  bottleneck: {type: tokens, in_channels: 8, codebooks: {visual: {quantizer: {type: nearest, size: 16, channels: 4}}}}
   decoder: {type: conv, channels: 8, multipliers: [1, 2], blocks: 1, middle_attention: false, groups: 4,
             latent_channels: 4, z_channels: 8}
 discriminator: {type: patch, channels: 8, layers: 2, norm: none}
@@ -94,8 +94,8 @@ model:
   type: autoencoder
   encoder: {type: conv, channels: 8, multipliers: [1, 2], blocks: 1, middle_attention: false, groups: 4,
             out_channels: 8}
-  bottleneck: {type: factorized, in_channels: 8, codebooks: {look: {codebook_size: 16, code_channels: 4},
-                                                             sense: {codebook_size: 16, code_channels: 4}}}
+  bottleneck: {type: tokens, in_channels: 8, codebooks: {look: {quantizer: {type: nearest, size: 16, channels: 4}},
+                                                         sense: {quantizer: {type: nearest, size: 16, channels: 4}}}}
   decoder: {type: conv, channels: 8, multipliers: [1, 2], blocks: 1, middle_attention: false, groups: 4,
             latent_channels: 8, z_channels: 8}
   heads: {meaning: {codebook: sense, width: 8, grid: 16, layers: 1, heads: 2}}
@@ -151,7 +151,10 @@ MISTAKES = [
     Mistake("objective.generator.adversarial.adaptive.refrence=[pixel]",
             "objective.generator.adversarial.adaptive.refrence", "did you mean 'reference'"),
     Mistake("model.encoder.chanels=8", "model.encoder.chanels", "did you mean 'channels'"),
-    Mistake("model.bottleneck.codebok_size=8", "model.bottleneck.codebok_size", "did you mean 'codebook_size'"),
+    Mistake("model.bottleneck.codebooks.visual.quantizer.sise=8", "model.bottleneck.codebooks.visual.quantizer.sise",
+            "did you mean 'size'"),
+    Mistake("model.bottleneck.codebooks.visual.quantizer.type=nearst",
+            "model.bottleneck.codebooks.visual.quantizer.type", "did you mean 'nearest'"),
     Mistake("model.encodr={type: conv}", "model.encodr", "did you mean 'encoder'"),
     Mistake("discriminator.layer=3", "discriminator.layer", "did you mean 'layers'"),
     Mistake("validation.evry=3", "validation.evry", "did you mean 'every'"),
@@ -161,7 +164,7 @@ MISTAKES = [
     # a class that is not known
     Mistake("model.type=autoencodr", "model.type", "did you mean 'autoencoder'"),
     Mistake("model.encoder.type=conv2", "model.encoder.type", "did you mean 'conv'"),
-    Mistake("model.bottleneck.type=vector_quantiser", "model.bottleneck.type", "did you mean 'vector_quantizer'"),
+    Mistake("model.bottleneck.type=token", "model.bottleneck.type", "did you mean 'tokens'"),
     Mistake("discriminator.type=pacth", "discriminator.type", "did you mean 'patch'"),
     Mistake("objective.generator.pixel.type=l11", "objective.generator.pixel.type", "did you mean 'l1'"),
     Mistake("objective.generator.pixel.type=my_pkg.losses.L1", "objective.generator.pixel.type", "cannot import"),
@@ -205,12 +208,13 @@ MISTAKES = [
     Mistake("objective.generator.pixel.every=0", "objective.generator.pixel.every", "greater than or equal to 1"),
     Mistake("objective.generator.pixel.reduction=avg", "objective.generator.pixel.reduction", "'mean'"),
     Mistake("objective.generator.pixel.role=watch", "objective.generator.pixel.role", "'log'"),
-    Mistake("model.bottleneck.codebook_size=0", "model.bottleneck.codebook_size", "greater than or equal to 1"),
+    Mistake("model.bottleneck.codebooks.visual.quantizer.size=0", "model.bottleneck.codebooks.visual.quantizer.size",
+            "greater than or equal to 1"),
     Mistake("model.encoder.norm=layer", "model.encoder.norm", "'group', 'batch' or 'none'"),
     Mistake("discriminator.norm=bacth", "discriminator.norm", "did you mean 'batch'"),
     Mistake("objective.generator.nll.likelihood=laplacian", "objective.generator.nll.likelihood", "'laplace'", KL),
     # something that must be there is not
-    Mistake("model.bottleneck={type: vector_quantizer, codebook_size: 4, code_channels: 4}",
+    Mistake("model.bottleneck={type: tokens, codebooks: {visual: {quantizer: {type: nearest, size: 4, channels: 4}}}}",
             "model.bottleneck.in_channels", "missing option"),
     Mistake("objective.generator.adversarial.adaptive={eps: 0.1}",
             "objective.generator.adversarial.adaptive.reference", "missing option"),

@@ -71,16 +71,14 @@ def test_decoder_only_fine_tuning_leaves_latents_and_codes_bit_equal(saved: Path
 
 def test_codes_that_move_by_averages_stay_too(tmp_path: Path) -> None:
     network = {"type": "conv", "channels": 8, "multipliers": [1], "groups": 4, "patch_size": 4}
-    codes = {"codebook_size": 8, "code_channels": 4, "projection": False}
+    quantizer = {"type": "nearest", "size": 8, "channels": 4, "ema": {"decay": 0.5}, "revival": {"patience": 1}}
     model = {
         "type": "autoencoder",
         "encoder": {**network, "norm": "batch", "out_channels": 4},
         "bottleneck": {
-            "type": "vector_quantizer",
+            "type": "tokens",
             "in_channels": 4,
-            **codes,
-            "ema": {"decay": 0.5},
-            "revival": {"patience": 1},
+            "codebooks": {"codebook": {"quantizer": quantizer, "projection": False}},
         },
         "decoder": {**network, "latent_channels": 4, "z_channels": None},
     }
@@ -104,13 +102,17 @@ def test_a_run_starts_from_a_foreign_checkpoint(tmp_path: Path) -> None:
 
 
 def test_options_beside_init_change_the_saved_ones(saved: Path, tmp_path: Path) -> None:
-    start = load_recipe(recipe(tmp_path, {"init": str(saved), "bottleneck": {"usage_window": 7}}))
-    plain = start.plain()["model"]
+    def changed(**options: object) -> dict[str, object]:
+        return {"init": str(saved), "bottleneck": {"codebooks": {"codebook": {"quantizer": options}}}}
+
+    plain = load_recipe(recipe(tmp_path, changed(usage_window=7))).plain()["model"]
     assert plain["init"] == str(saved)
-    assert plain["bottleneck"]["usage_window"] == 7
-    assert plain["bottleneck"]["codebook_size"] == 16
-    wider = load_recipe(recipe(tmp_path, {"init": str(saved), "bottleneck": {"codebook_size": 17}}))
-    with pytest.raises(UserError, match=r"bottleneck\.codebook\.weight has shape \(16, 4\), expected \(17, 4\)"):
+    quantizer = plain["bottleneck"]["codebooks"]["codebook"]["quantizer"]
+    assert (quantizer["usage_window"], quantizer["size"]) == (7, 16)
+    wider = load_recipe(recipe(tmp_path, changed(size=17)))
+    with pytest.raises(
+        UserError, match=r"bottleneck\.branches\.codebook\.quantizer\.weight has shape \(16, 4\), expected \(17, 4\)"
+    ):
         build_model(wider)
 
 

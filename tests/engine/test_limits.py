@@ -91,7 +91,11 @@ def test_no_number_of_a_recipe_may_be_infinite_or_beyond_64_bits(recipe: str) ->
         ("model.encoder.blocks=1000000000", "model.encoder.blocks", "less than or equal to 1000"),
         ("model.encoder.multipliers=" + str([1] * 900), "model.encoder", "layers and tensors"),
         ("model.decoder.middle_blocks=1000000000", "model.decoder.middle_blocks", "less than or equal"),
-        ("model.bottleneck.codebook_size=1000000000000", "model.bottleneck", "TiB of weights"),
+        (
+            "model.bottleneck.codebooks.visual.quantizer.size=1000000000000",
+            "model.bottleneck.codebooks.visual.quantizer",
+            "TiB of weights",
+        ),
         ("discriminator.layers=1000000000", "discriminator.layers", "less than or equal to 16"),
         ("discriminator.channels=1000000000", "discriminator", "sizes=[2000000000, 1000000000, 4, 4]"),
         ("data.batch_size=1000000000", "data.batch_size", "in one batch: expected at most 64.0 GiB"),
@@ -133,7 +137,7 @@ def test_names_that_mean_something_else_are_refused_wherever_one_is_given(name: 
         assert any("expected a name" in message for message in said), place
 
 
-CODEBOOK = {"codebook_size": 4, "code_channels": 4}
+CODEBOOK = {"quantizer": {"type": "nearest", "size": 4, "channels": 4}}
 
 
 def merge_into(target: dict[str, Any], change: dict[str, Any]) -> None:

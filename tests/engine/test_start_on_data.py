@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from smalti.bottlenecks import _codebook
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.discriminators._actnorm import ActNorm
 from smalti.engine.health import Guard
 from smalti.engine.runtime import Runtime
 from smalti.engine.trainer import Trainer
 from smalti.nn.clustering import kmeans
+from smalti.quantizers import nearest
 from tests.engine.job import DiedHereError
 from tests.engine.test_loop import poisoned
 from tests.engine.toys import differences, everything, tiny_trainer
+from tests.quantized import one_codebook
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def starts(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
             seen.append(centres.clone())
         return centres
 
-    monkeypatch.setattr(_codebook, "kmeans", counted)
+    monkeypatch.setattr(nearest, "kmeans", counted)
     return seen
 
 
@@ -47,7 +47,7 @@ def spoil(trainer: Trainer, *steps: int) -> None:
 
 
 def rows(trainer: Trainer) -> torch.Tensor:
-    codebook: torch.Tensor = trainer.model.bottleneck.codebook.weight.detach()  # type: ignore[union-attr]
+    codebook: torch.Tensor = trainer.model.bottleneck.branches.codebook.quantizer.weight.detach()  # type: ignore[union-attr]
     return codebook
 
 
@@ -58,9 +58,9 @@ def test_a_skipped_first_step_keeps_its_start(tmp_path: Path, starts: list[torch
     assert len(starts) == 1
     state = trainer.model.state_dict()
     assert torch.equal(rows(trainer), starts[0])
-    assert torch.equal(state["bottleneck.codebook.ema_sums"], starts[0])
-    assert state["bottleneck.codebook.initialized"]
-    assert not state["bottleneck.codebook.window.counts"].any()
+    assert torch.equal(state["bottleneck.branches.codebook.quantizer.ema_sums"], starts[0])
+    assert state["bottleneck.branches.codebook.quantizer.initialized"]
+    assert not state["bottleneck.branches.codebook.quantizer.window.counts"].any()
 
 
 def test_latents_that_are_not_finite_leave_the_start_to_the_next_step(
@@ -132,11 +132,9 @@ def test_deciding_on_the_device_equals_deciding_on_the_host(
     ("make", "shape"),
     [
         (lambda: ActNorm(4), (6, 4, 5, 5)),
-        (lambda: VectorQuantizer(in_channels=4, codebook_size=8, code_channels=4, init="kmeans"), (6, 4, 5, 5)),
+        (lambda: one_codebook(4, 8, 4, init="kmeans"), (6, 4, 5, 5)),
         (
-            lambda: VectorQuantizer(
-                in_channels=4, codebook_size=8, code_channels=4, init="kmeans", ema=_codebook.EMA(), normalize=True
-            ),
+            lambda: one_codebook(4, 8, 4, init="kmeans", ema=nearest.EMA(), normalize=True),
             (6, 4, 5, 5),
         ),
     ],

@@ -9,9 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from smalti.bottlenecks import Bottleneck, _codebook
+from smalti.bottlenecks import Bottleneck
 from smalti.bottlenecks.gaussian import Gaussian
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.data import ImageSource
 from smalti.data.loader import BatchLoader, evaluation_batches
 from smalti.data.transforms import Transform
@@ -30,6 +29,8 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.models.conv import ConvDecoder, ConvEncoder
 from smalti.nn.distributed import rank, world_size
 from smalti.objectives import Adaptive, DiscriminatorPhase, GeneratorPhase, Term
+from smalti.quantizers import nearest
+from tests.quantized import one_codebook
 
 Space = Literal["codes", "gaussian"]
 SIDE = 16
@@ -63,12 +64,10 @@ def tiny_model(space: Space = "codes", dropout: float = 0.0, revival: bool = Fal
     bottleneck: Bottleneck = Gaussian(in_channels=8, latent_channels=4)
     if space == "codes":
         moving = (
-            {"ema": _codebook.EMA(decay=0.8), "revival": _codebook.Revival(patience=2), "init": "kmeans"}
-            if revival
-            else {}
+            {"ema": nearest.EMA(decay=0.8), "revival": nearest.Revival(patience=2), "init": "kmeans"} if revival else {}
         )
-        options: dict[str, Any] = {"codebook_size": 16, "code_channels": 4, "init": "normal"} | moving
-        bottleneck = VectorQuantizer(in_channels=8, **options)
+        options: dict[str, Any] = {"init": "normal"} | moving
+        bottleneck = one_codebook(8, 16, 4, **options)
     return Autoencoder(
         ConvEncoder(out_channels=8, dropout=dropout, **sizes),
         bottleneck,
@@ -76,12 +75,12 @@ def tiny_model(space: Space = "codes", dropout: float = 0.0, revival: bool = Fal
     )
 
 
-def terms(space: Space, start: int = 2, balanced: bool = True) -> dict[str, list[Term]]:
+def terms(space: Space, start: int = 2, balanced: bool = True, averages: bool = False) -> dict[str, list[Term]]:
     adaptive = Adaptive(reference=["pixel"], eps=1e-4, clamp=1e4, reduce="mean")
     by_space = {
         "codes": [
             Term(name="pixel", loss=L1()),
-            Term(name="codebook", loss=CodebookLoss()),
+            *([] if averages else [Term(name="codebook", loss=CodebookLoss())]),
             Term(name="commitment", loss=CommitmentLoss(), weight=0.25),
             Term(name="entropy", loss=Entropy(temperature=0.5, gather=True), weight=0.05),
         ],
@@ -121,7 +120,7 @@ def tiny_trainer(
     torch.manual_seed(1234)
     model = tiny_model(space, dropout, revival)
     critic = Patch(channels=8, layers=1, norm=norm)
-    named = terms(space, balanced=balanced)
+    named = terms(space, balanced=balanced, averages=revival)
     phases = {
         "generator": GeneratorPhase(model, [*named["generator"], *extra], discriminator=critic),
         "discriminator": DiscriminatorPhase(critic, named["discriminator"], model=model),

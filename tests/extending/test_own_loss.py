@@ -33,7 +33,7 @@ model:
   type: autoencoder
   encoder: {type: conv, patch_size: 4, channels: 8, multipliers: [1], blocks: 1, middle_blocks: 0,
             middle_attention: false, groups: 4, out_channels: 8}
-  bottleneck: {type: vector_quantizer, in_channels: 8, codebook_size: 8, code_channels: 4}
+  bottleneck: {type: tokens, in_channels: 8, codebooks: {codebook: {quantizer: {type: nearest, size: 8, channels: 4}}}}
   decoder: {type: conv, patch_size: 4, channels: 8, multipliers: [1], blocks: 1, middle_blocks: 0,
             middle_attention: false, groups: 4, latent_channels: 4, z_channels: 8}
 discriminator: {type: patch, channels: 8, layers: 1, norm: none}

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from smalti.bottlenecks import Bottleneck
 from smalti.bottlenecks.gaussian import Gaussian
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.conv import ConvDecoder, ConvEncoder
+from tests.quantized import one_codebook
 
 MANIFESTS = Path(__file__).parent / "manifests" / "manifests.json.gz"
 LARGEST = 30_000_000
@@ -73,11 +73,8 @@ def autoencoder(
 def zoo_model(name: str, **shared: Any) -> Autoencoder:
     """One of the zoo; ``shared`` makes it narrow, as ``channels=32, blocks=1``."""
     multipliers, attention, z, codes, embed, middle = ZOO[name]
-    bottleneck: Bottleneck
-    if codes is None:
-        bottleneck = Gaussian(in_channels=2 * z, latent_channels=embed)
-    else:
-        bottleneck = VectorQuantizer(in_channels=z, codebook_size=codes, code_channels=embed)
+    gaussian = Gaussian(in_channels=2 * z, latent_channels=embed)
+    bottleneck: Bottleneck = gaussian if codes is None else one_codebook(z, codes, embed)
     return autoencoder(
         bottleneck, multipliers=multipliers, attention=attention, z_channels=z, middle_attention=middle, **shared
     )
@@ -90,7 +87,7 @@ def tiny_kl() -> Autoencoder:
 
 def tiny_vq() -> Autoencoder:
     """Two levels of 32 channels, 1 block, 16 codes of 4."""
-    return shaken(zoo_like(VectorQuantizer(in_channels=4, codebook_size=16, code_channels=4, init="normal"), 4))
+    return shaken(zoo_like(one_codebook(4, 16, 4, init="normal"), 4))
 
 
 def zoo_like(bottleneck: Bottleneck, z_channels: int) -> Autoencoder:

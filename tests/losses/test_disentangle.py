@@ -3,14 +3,15 @@
 import pytest
 import torch
 
-from smalti.bottlenecks.factorized import CodebookOptions, Factorized
+from smalti.bottlenecks.tokens import Tokens
 from smalti.losses.disentangle import Disentangle, cosines, disentangle
+from tests.quantized import branch
 
 
 def records(*names, **options):
     torch.manual_seed(0)
-    one = CodebookOptions(codebook_size=5, code_channels=3, init="normal", **options)
-    bottleneck = Factorized(in_channels=4, codebooks=dict.fromkeys(names, one)).double()
+    codebooks = {name: branch(5, 3, init="normal", **options) for name in names}
+    bottleneck = Tokens(in_channels=4, codebooks=codebooks).double()
     return bottleneck, bottleneck(torch.randn(2, 4, 3, 5, dtype=torch.float64)).codebooks
 
 
@@ -48,7 +49,7 @@ def test_mode_says_whether_the_codebooks_move(mode, codebooks_move, estimator):
     bottleneck, found = records("a", "b", estimator=estimator)
     Disentangle(mode=mode)(found).total.backward()
     assert moved(bottleneck, "projection")
-    assert moved(bottleneck, "codebook") is codebooks_move
+    assert moved(bottleneck, "quantizer") is codebooks_move
 
 
 def test_both_modes_hand_the_encoder_the_same():
@@ -66,7 +67,7 @@ def test_code_counts_the_gradient_to_the_codebooks_once_whatever_the_estimator()
     for options in ({}, {"estimator": "gradient_copy", "codebook_gradient": True}):
         bottleneck, found = records("a", "b", **options)
         Disentangle(mode="code")(found).total.backward()
-        gradients.append([p.grad for name, p in bottleneck.named_parameters() if "codebook" in name])
+        gradients.append([p.grad for name, p in bottleneck.named_parameters() if "quantizer" in name])
     for one, two in zip(*gradients, strict=True):
         torch.testing.assert_close(one, two)
 

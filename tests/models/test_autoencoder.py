@@ -7,17 +7,17 @@ import torch
 
 from smalti.bottlenecks.gaussian import Gaussian
 from smalti.bottlenecks.identity import Identity
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.config import build, config_of
 from smalti.models import Model
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.conv import ConvDecoder, ConvEncoder
 from smalti.registry import UserError
+from tests.quantized import one_codebook
 
 BOTTLENECKS = {
     "identity": lambda: Identity(in_channels=6, latent_channels=3),
     "gaussian": lambda: Gaussian(in_channels=6, latent_channels=3),
-    "vector_quantizer": lambda: VectorQuantizer(in_channels=6, codebook_size=8, code_channels=3, init="kmeans"),
+    "vector_quantizer": lambda: one_codebook(6, 8, 3, init="kmeans"),
 }
 every_bottleneck = pytest.mark.parametrize("kind", BOTTLENECKS)
 TINY = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "groups": 4, "image_channels": 3}
@@ -50,7 +50,7 @@ def test_decoding_tokens_equals_decoding_the_latent_bit_for_bit():
     assert torch.equal(made.decode_indices(output.indices), expected)
     assert torch.equal(made(images).reconstruction, expected)
     assert torch.equal(made.reconstruct(images), expected)
-    made.bottleneck.codebook.initialized.fill_(True)  # or k-means would start
+    made.bottleneck.branches.codebook.quantizer.initialized.fill_(True)  # or k-means would start
     made.train()
     assert torch.equal(made.training_forward({"image": images}).reconstruction, expected)
 
@@ -116,7 +116,7 @@ def test_update_reaches_the_bottleneck():
     outputs = [made.training_forward({"image": torch.randn(2, 3, 8, 8)}) for _ in range(2)]
     made.update(outputs)
     assert made.bottleneck.usage()["codebook"]["usage"] > 0.0
-    assert made.bottleneck.codebook.initialized
+    assert made.bottleneck.branches.codebook.quantizer.initialized
 
 
 @every_bottleneck
@@ -193,10 +193,11 @@ def test_a_damaged_configuration_is_named(saved, text, message):
 
 
 def test_a_configuration_of_another_model_lists_what_does_not_fit(saved):
-    change(saved, lambda config: config["model"]["bottleneck"].update(codebook_size=9, init="uniform"))
-    with pytest.raises(UserError, match=r"codebook\.weight has shape \(8, 3\), expected \(9, 3\)") as error:
+    quantizer = {"type": "nearest", "size": 9, "channels": 3}
+    change(saved, lambda config: config["model"]["bottleneck"]["codebooks"]["codebook"].update(quantizer=quantizer))
+    with pytest.raises(UserError, match=r"quantizer\.weight has shape \(8, 3\), expected \(9, 3\)") as error:
         Autoencoder.from_pretrained(saved)
-    assert "unexpected bottleneck.codebook.initialized" in str(error.value)
+    assert "unexpected bottleneck.branches.codebook.quantizer.initialized" in str(error.value)
 
 
 def test_weights_without_a_checksum_are_refused(saved):

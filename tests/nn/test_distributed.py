@@ -7,8 +7,6 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
-from smalti.bottlenecks._codebook import EMA, Revival
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.losses.entropy import Entropy
 from smalti.nn.clustering import kmeans
 from smalti.nn.distributed import (
@@ -20,6 +18,8 @@ from smalti.nn.distributed import (
     rank,
     world_size,
 )
+from smalti.quantizers.nearest import EMA, Revival
+from tests.quantized import one_codebook, the_quantizer
 
 OPTIONS = [{"ema": EMA(decay=0.5)}, {"init": "kmeans"}, {"revival": Revival(patience=1), "init": "normal"}]
 # Points of two ranks: of unequal number, none of one rank finite, fewer than the clusters.
@@ -29,10 +29,7 @@ SHARES = [(POINTS[:9], POINTS[9:]), (POINTS[:9] * float("nan"), POINTS[9:]), (PO
 
 def quantizers():
     torch.manual_seed(0)
-    return [
-        VectorQuantizer(in_channels=2, codebook_size=8, code_channels=2, projection=False, **options).double()
-        for options in OPTIONS
-    ]
+    return [one_codebook(2, 8, 2, projection=False, **options).double() for options in OPTIONS]
 
 
 def batch():
@@ -49,7 +46,7 @@ def train(part):
     loss = Entropy(temperature=0.5, gather=True)(made[1](z).codebooks).total
     loss.backward()
     states = [{name: value.clone() for name, value in quantizer.state_dict().items()} for quantizer in made]
-    return {"states": states, "z": z.grad, "codebook": made[1].codebook.weight.grad, "loss": loss.detach()}
+    return {"states": states, "z": z.grad, "codebook": the_quantizer(made[1]).weight.grad, "loss": loss.detach()}
 
 
 def work(number, folder):
@@ -94,7 +91,10 @@ def test_two_processes_equal_one_on_the_global_batch(ranks):
     for number in range(2):
         for name, value in alone["states"][number].items():
             torch.testing.assert_close(ranks[0]["states"][number][name], value)
-    assert all(state["codebook.window.counts"].sum() == 3 * 36 for state in (*ranks[0]["states"], *alone["states"]))
+    assert all(
+        state["branches.codebook.quantizer.window.counts"].sum() == 3 * 36
+        for state in (*ranks[0]["states"], *alone["states"])
+    )
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -113,7 +113,9 @@ def test_gathered_entropy_has_the_gradient_of_the_global_batch(ranks):
     loss = Entropy(temperature=0.5)(quantizer(z).codebooks).total
     loss.backward()
     torch.testing.assert_close(torch.cat([each["z"] for each in ranks]) / 2.0, z.grad)
-    torch.testing.assert_close((ranks[0]["codebook"] + ranks[1]["codebook"]) / 2.0, quantizer.codebook.weight.grad)
+    torch.testing.assert_close(
+        (ranks[0]["codebook"] + ranks[1]["codebook"]) / 2.0, the_quantizer(quantizer).weight.grad
+    )
     torch.testing.assert_close((ranks[0]["loss"] + ranks[1]["loss"]) / 2.0, loss.detach())
 
 

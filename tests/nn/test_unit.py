@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from smalti.bottlenecks._codebook import Codebook
 from smalti.extractors.lpips import unit as lpips_unit
 from smalti.losses.cosine import cosine
 from smalti.losses.disentangle import cosines
@@ -12,6 +11,7 @@ from smalti.losses.ebgan import pull_away
 from smalti.losses.face_id import face_id
 from smalti.losses.info_nce import info_nce
 from smalti.nn.unit import unit
+from smalti.quantizers.nearest import Nearest
 
 WIDTH, OTHER = 6, torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
@@ -24,13 +24,13 @@ class Embed(nn.Module):
 
 
 def of_latents(vectors):
-    made = Codebook(8, WIDTH, normalize=True, init="normal").double()
+    made = Nearest(size=8, channels=WIDTH, normalize=True, init="normal").double()
     record = made(vectors.reshape(4, WIDTH, 1, 1))
     return record.z.flatten(1)
 
 
 def of_codes(vectors):
-    made = Codebook(4, WIDTH, normalize=True).double()
+    made = Nearest(size=4, channels=WIDTH, normalize=True).double()
     return torch.func.functional_call(made, {"weight": vectors}, (OTHER.reshape(4, WIDTH, 1, 1),)).codebook
 
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from smalti.bottlenecks._adapter import AdapterOptions
-from smalti.bottlenecks.factorized import CodebookOptions, Factorized
+from smalti.bottlenecks.tokens import Tokens
 from smalti.models._heads import HeadOptions
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.conv import ConvDecoder, ConvEncoder
 from tests.golden_keys import llamagen_key, load_golden
+from tests.quantized import branch
 
 # our codebook -> (adapter, suffix of norm_out_ / conv_out_ / quant_conv_ / quantize_) there
 BRANCHES = {
@@ -54,7 +55,7 @@ def fqgan_key(key: str, kind: str) -> str:
         key = re.sub(rf"^encoder\.norm_out_{suffix}\.", f"{place}adapter.norm.", key)
         key = re.sub(rf"^encoder\.conv_out_{suffix}\.", f"{place}adapter.conv.", key)
         key = re.sub(rf"^quant_conv_{suffix}\.", f"{place}projection.", key)
-        key = re.sub(rf"^quantize_{suffix}\.embedding\.", f"{place}codebook.", key)
+        key = re.sub(rf"^quantize_{suffix}\.embedding\.", f"{place}quantizer.", key)
     for ours, head in HEADS[kind].items():
         key = re.sub(rf"^{head}\.", f"heads.{ours}.", key)
     key = re.sub(r"\.upscale\.", ".entrance.", key)
@@ -71,9 +72,9 @@ def tiny_tokenizer(tensors: Mapping[str, Tensor], kind: str, multipliers: tuple[
     grid = 64 // 2 ** (len(multipliers) - 1)
     backbone = {"channels": 32, "multipliers": multipliers, "attention_levels": (len(multipliers) - 1,)}
     adapter = AdapterOptions(out_channels=48, grid=grid, layers=2, heads=8)
-    options = CodebookOptions(codebook_size=64, code_channels=8, normalize=True, adapter=adapter)
     encoder = ConvEncoder(**backbone, out_channels=None)
-    bottleneck = Factorized(in_channels=encoder.out_channels, codebooks=dict.fromkeys(BRANCHES[kind], options))
+    codebooks = {name: branch(64, 8, normalize=True, adapter=adapter) for name in BRANCHES[kind]}
+    bottleneck = Tokens(in_channels=encoder.out_channels, codebooks=codebooks)
     decoder = ConvDecoder(**backbone, latent_channels=bottleneck.latent_channels, z_channels=48)
     widths = {"semantic": 32, "mid": 24, "high": 40}
     heads = {name: HeadOptions(codebook=name, width=widths[name], grid=grid, layers=2, heads=8) for name in HEADS[kind]}

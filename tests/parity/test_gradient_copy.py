@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smalti.bottlenecks._codebook import Codebook
 from smalti.losses.codebook import codebook_loss
 from smalti.losses.commitment import commitment_loss
 from smalti.losses.l1 import l1
+from smalti.quantizers.nearest import Nearest
 
 
 def encoder() -> nn.Sequential:
@@ -30,7 +30,11 @@ def decoder() -> nn.Sequential:
 def step(state: Mapping[str, Tensor], x: Tensor, **options: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """One step in the original's units: name -> loss, and name -> gradient under the original's names."""
     parts = nn.ModuleDict(
-        {"encoder": encoder(), "decoder": decoder(), "dict": Codebook(12, 8, estimator="gradient_copy", **options)}
+        {
+            "encoder": encoder(),
+            "decoder": decoder(),
+            "dict": Nearest(size=12, channels=8, estimator="gradient_copy", **options),
+        }
     ).double()
     parts.load_state_dict({**parts.state_dict(), **state})
     record = parts["dict"](parts["encoder"](x))

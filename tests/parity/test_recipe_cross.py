@@ -20,11 +20,12 @@ def recipe_of(critic: str, adversary: str, pixel: str, adaptive: bool) -> dict[s
     if adaptive:
         gan["adaptive"] = {"reference": ["pixel"]}
     stem = {"type": "conv", "patch_size": 4, "channels": 32, "multipliers": [1], "blocks": 1, "middle_attention": False}
+    quantizer = {"type": "nearest", "size": 8, "channels": 4}
     return {
         "model": {
             "type": "autoencoder",
             "encoder": {**stem, "out_channels": 8},
-            "bottleneck": {"type": "vector_quantizer", "in_channels": 8, "codebook_size": 8, "code_channels": 4},
+            "bottleneck": {"type": "tokens", "in_channels": 8, "codebooks": {"codebook": {"quantizer": quantizer}}},
             "decoder": {**stem, "latent_channels": 4, "z_channels": 8},
         },
         "discriminator": {"type": "patch", "channels": 4, "layers": 1},

@@ -46,7 +46,8 @@ def test_codebooks_stand_in_the_order_of_the_originals_latent(kind: str, factor:
     codebooks = model["bottleneck"]["codebooks"]
     assert list(codebooks) == CODEBOOKS[kind]
     for options in codebooks.values():
-        assert (options["codebook_size"], options["code_channels"], options["normalize"]) == (16384, 8, True)
+        quantizer = options["quantizer"]
+        assert (quantizer["size"], quantizer["channels"], quantizer["normalize"]) == (16384, 8, True)
         assert options["adapter"]["grid"] == 256 // factor
         assert (options["adapter"]["layers"], options["adapter"]["heads"]) == (6, 8)
     assert {head["codebook"] for head in model["heads"].values()} == set(CODEBOOKS[kind][1:])
@@ -78,5 +79,5 @@ def test_gradient_copy_states_its_weights_in_its_own_units() -> None:
     weights = {name: term.get("weight", 1.0) for name, term in generator.items()}
     assert weights == {"l1": 1.0, "commitment": 1.0, "codebook": 0.25}
     assert generator["commitment"]["channels"] == generator["codebook"]["channels"] == "sum"
-    bottleneck = recipe["model"]["bottleneck"]
-    assert (bottleneck["estimator"], bottleneck["codebook_gradient"]) == ("gradient_copy", True)
+    quantizer = recipe["model"]["bottleneck"]["codebooks"]["codebook"]["quantizer"]
+    assert (quantizer["estimator"], quantizer["codebook_gradient"]) == ("gradient_copy", True)

@@ -123,8 +123,8 @@ def test_taming_preset_holds_the_numbers_of_its_imagenet_config() -> None:
     assert adversarial["type"] == "hinge"
     assert adversarial["start"] == 250_001
     assert list(adversarial["adaptive"]["reference"]) == ["l1", "perceptual"]
-    bottleneck = recipe["model"]["bottleneck"]
-    assert (bottleneck["codebook_size"], bottleneck["code_channels"], bottleneck["init"]) == (1024, 256, "uniform")
+    quantizer = recipe["model"]["bottleneck"]["codebooks"]["codebook"]["quantizer"]
+    assert (quantizer["size"], quantizer["channels"], quantizer["init"]) == (1024, 256, "uniform")
     for phase in ("generator", "discriminator"):
         assert recipe["optim"][phase]["lr"] == pytest.approx(4.5e-6 * recipe["data"]["batch_size"])
         assert list(recipe["optim"][phase]["betas"]) == [0.5, 0.9]
@@ -159,8 +159,8 @@ def test_llamagen_presets_hold_the_numbers_of_its_script(name: str) -> None:
     adversarial = recipe["objective"]["generator"]["adversarial"]
     assert adversarial["start"] == 19_999
     assert adversarial.get("adaptive") is None
-    bottleneck = recipe["model"]["bottleneck"]
-    assert (bottleneck["codebook_size"], bottleneck["code_channels"], bottleneck["normalize"]) == (16384, 8, True)
+    quantizer = recipe["model"]["bottleneck"]["codebooks"]["codebook"]["quantizer"]
+    assert (quantizer["size"], quantizer["channels"], quantizer["normalize"]) == (16384, 8, True)
     for phase in ("generator", "discriminator"):
         assert list(recipe["optim"][phase]["betas"]) == [0.9, 0.95]
         assert recipe["optim"][phase]["clip"] == 1.0
@@ -170,7 +170,7 @@ def test_llamagen_presets_hold_the_numbers_of_its_script(name: str) -> None:
 
 def test_quickstart_is_what_the_readme_says() -> None:
     recipe = plain("quickstart")
-    assert recipe["model"]["bottleneck"]["codebook_size"] <= 1024
+    assert recipe["model"]["bottleneck"]["codebooks"]["codebook"]["quantizer"]["size"] <= 1024
     adversarial = recipe["objective"]["generator"]["adversarial"]
     assert adversarial["start"] <= recipe["engine"]["max_steps"] / 2
     # An adaptive weight of w makes the adversary's gradient w times the reference's: w / (1 + w) of both.

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from smalti.bottlenecks._codebook import EMA
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
 from smalti.losses.codebook import codebook_loss
 from smalti.losses.commitment import commitment_loss
 from smalti.losses.entropy import Entropy
+from smalti.quantizers.nearest import EMA
+from tests.quantized import one_codebook, the_quantizer
 
 
 def close(actual, expected, atol=1e-10):
@@ -17,11 +17,9 @@ def close(actual, expected, atol=1e-10):
 
 def quantizer(codebook, **options):
     size, channels = codebook.shape
-    made = VectorQuantizer(
-        in_channels=channels, codebook_size=size, code_channels=channels, projection=False, **options
-    )
+    made = one_codebook(channels, size, channels, projection=False, **options)
     made = made.to(codebook.dtype)
-    made.codebook.replace(codebook)
+    the_quantizer(made).replace(codebook)
     return made
 
 
@@ -42,7 +40,7 @@ def test_quantizer_equals_taming(golden, case):
     close(loss, data[f"{case}.loss"].squeeze())
     ((output.latent * data["upstream"]).sum() + loss).backward()
     close(z.grad, data[f"{case}.grad_z"])
-    close(made.codebook.weight.grad, data[f"{case}.grad_codebook"])
+    close(the_quantizer(made).weight.grad, data[f"{case}.grad_codebook"])
 
 
 def test_perplexity_equals_taming(golden):
@@ -58,8 +56,8 @@ def test_moving_averages_compute_as_taming_but_start_correctly(golden):
     """With the original's start (0 observations, sums = codes) ours collapses as it does; our own start keeps codes."""
     data = golden("ldm/quantizers.safetensors")
     made = quantizer(data["codebook"], ema=EMA(decay=0.99, eps=1e-5))
-    made.codebook.ema_counts.zero_()
-    made.codebook.ema_sums.copy_(data["codebook"])
+    the_quantizer(made).ema_counts.zero_()
+    the_quantizer(made).ema_sums.copy_(data["codebook"])
     for step, scale in ((0, 1.0), (1, 1.5)):
         z = (data["z"] * scale).requires_grad_()
         output = made(z)
@@ -71,9 +69,9 @@ def test_moving_averages_compute_as_taming_but_start_correctly(golden):
         ((output.latent * data["upstream"]).sum() + loss).backward()
         close(z.grad, data[f"{prefix}.grad_z"], atol=1e-5)
         made.update([output])
-        close(made.codebook.ema_counts, data[f"{prefix}.cluster_size"])
-        close(made.codebook.ema_sums, data[f"{prefix}.embed_avg"])
-        torch.testing.assert_close(made.codebook.weight.data, data[f"{prefix}.weight"], rtol=1e-9, atol=0.0)
+        close(the_quantizer(made).ema_counts, data[f"{prefix}.cluster_size"])
+        close(the_quantizer(made).ema_sums, data[f"{prefix}.embed_avg"])
+        torch.testing.assert_close(the_quantizer(made).weight.data, data[f"{prefix}.weight"], rtol=1e-9, atol=0.0)
     assert data["ema.step0.weight"].norm() > 1e3 * data["codebook"].norm()
 
     ours = quantizer(data["codebook"], ema=EMA())
@@ -83,8 +81,8 @@ def test_moving_averages_compute_as_taming_but_start_correctly(golden):
     unused = torch.ones(10, dtype=torch.bool)
     unused[record.indices.flatten()] = False
     # An unused code stays where it is, up to the smoothing; a used one moves towards the mean of its latents.
-    torch.testing.assert_close(ours.codebook.weight.data[unused], data["codebook"][unused], rtol=1e-4, atol=0.0)
-    assert (ours.codebook.weight.data - data["codebook"]).norm() < 0.2 * data["codebook"].norm()
+    torch.testing.assert_close(the_quantizer(ours).weight.data[unused], data["codebook"][unused], rtol=1e-4, atol=0.0)
+    assert (the_quantizer(ours).weight.data - data["codebook"]).norm() < 0.2 * data["codebook"].norm()
 
 
 @pytest.mark.parametrize("case", ["l2", "plain", "l2_noent"])
@@ -104,7 +102,7 @@ def test_quantizer_equals_fqgan(golden, case):
         "commit": 0.25 * commitment_loss(record),
         "entropy": ratio * Entropy()(output.codebooks).total,
     }
-    leaves = [z, made.codebook.weight]
+    leaves = [z, the_quantizer(made).weight]
     for name, term in terms.items():
         torch.testing.assert_close(term.detach(), data[name], rtol=1e-5, atol=1e-6)
         if f"only_{name}.grad_z" not in data:
@@ -117,7 +115,7 @@ def test_quantizer_equals_fqgan(golden, case):
     torch.testing.assert_close(loss.detach(), data["loss"], rtol=1e-5, atol=1e-5)
     loss.backward()
     torch.testing.assert_close(z.grad, data["grad_z"], rtol=1e-4, atol=3e-6)
-    torch.testing.assert_close(made.codebook.weight.grad, data["grad_codebook"], rtol=1e-4, atol=3e-6)
+    torch.testing.assert_close(the_quantizer(made).weight.grad, data["grad_codebook"], rtol=1e-4, atol=3e-6)
 
 
 @pytest.mark.parametrize("case", ["l2", "plain"])

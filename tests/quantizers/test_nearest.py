@@ -5,17 +5,16 @@ import copy
 import pytest
 import torch
 
-from smalti.bottlenecks._codebook import EMA, Revival
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
+from smalti.bottlenecks.tokens import Tokens
 from smalti.nn.clustering import kmeans
 from smalti.nn.freezing import freeze
 from smalti.nn.unit import unit
+from smalti.quantizers.nearest import EMA, Revival
+from tests.quantized import branch, one_codebook, the_quantizer
 
 
 def quantizer(size=8, channels=3, **options):
-    made = VectorQuantizer(
-        in_channels=channels, codebook_size=size, code_channels=channels, projection=False, **options
-    )
+    made = one_codebook(channels, size, channels, projection=False, **options)
     return made.double()
 
 
@@ -85,27 +84,27 @@ def test_moving_average_law(normalize):
     """After one update from the start N = 1, m = e: e' = (g e + (1 - g) sum z) / (g + (1 - g) n), smoothed by eps."""
     ema = EMA(decay=0.9, eps=1e-5)
     made, z = quantizer(ema=ema, normalize=normalize, init="normal"), latents()
-    old = made.codebook.weight.data.clone()
+    old = the_quantizer(made).weight.data.clone()
     output = made(z)
     record = output.codebooks["codebook"]
-    assert torch.equal(record.codebook, made.codebook.rows()), "quantises with the old codebook"
+    assert torch.equal(record.codebook, the_quantizer(made).rows()), "quantises with the old codebook"
     made.update([output])
     one_hot = torch.nn.functional.one_hot(record.indices.flatten(), 8).double()
     counts = 0.9 + 0.1 * one_hot.sum(dim=0)
     sums = 0.9 * old + 0.1 * one_hot.T @ tokens(record.z)
     smoothed = (counts + 1e-5) / (counts.sum() + 8e-5) * counts.sum()
-    torch.testing.assert_close(made.codebook.weight.data, sums / smoothed[:, None])
-    assert not made.codebook.weight.requires_grad
+    torch.testing.assert_close(the_quantizer(made).weight.data, sums / smoothed[:, None])
+    assert not the_quantizer(made).weight.requires_grad
 
 
 def test_moving_averages_find_the_means_of_clusters():
     centres = torch.tensor([[4.0, 0.0], [-4.0, 0.0], [0.0, 4.0]], dtype=torch.float64)
     made = quantizer(size=3, channels=2, ema=EMA(decay=0.8))
-    made.codebook.replace(centres * 0.7)
+    the_quantizer(made).replace(centres * 0.7)
     for _ in range(60):
         points = centres.repeat(20, 1) + 0.01 * torch.randn(60, 2, dtype=torch.float64)
         made.update([made(points.T.reshape(1, 2, 6, 10))])
-    torch.testing.assert_close(made.codebook.weight.data, centres, atol=0.02, rtol=0.0)
+    torch.testing.assert_close(the_quantizer(made).weight.data, centres, atol=0.02, rtol=0.0)
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -116,30 +115,30 @@ def test_kmeans_starts_before_the_first_batch_is_quantized(normalize, ema):
     record = output.codebooks["codebook"]
     centres = kmeans(tokens(record.z), 8)
     centres = unit(centres) if normalize else centres
-    assert torch.equal(made.codebook.weight.data, centres)
-    assert torch.equal(record.codebook, made.codebook.rows())
+    assert torch.equal(the_quantizer(made).weight.data, centres)
+    assert torch.equal(record.codebook, the_quantizer(made).rows())
     distances = torch.cdist(tokens(record.z.detach()), centres)
     assert torch.equal(record.indices.flatten(), distances.argmin(dim=1))
     assert (tokens(record.latent - record.z).norm(dim=1) <= distances.amin(dim=1) + 1e-6).all()
-    assert made.codebook.initialized
+    assert the_quantizer(made).initialized
     if ema is not None:
-        assert torch.equal(made.codebook.ema_sums, centres)
-        assert (made.codebook.ema_counts == 1.0).all()
+        assert torch.equal(the_quantizer(made).ema_sums, centres)
+        assert (the_quantizer(made).ema_counts == 1.0).all()
     made.update([output])
-    assert torch.equal(made.codebook.weight.data, centres) is (ema is None)
+    assert torch.equal(the_quantizer(made).weight.data, centres) is (ema is None)
 
 
 def test_kmeans_starts_once():
     made = quantizer(init="kmeans")
     made(latents())
-    started = made.codebook.weight.data.clone()
+    started = the_quantizer(made).weight.data.clone()
     for _ in range(2):
         made.update([made(latents())])
     copied, loaded = copy.deepcopy(made), quantizer(init="kmeans")
     loaded.load_state_dict(made.state_dict())
     for again in (made, copied, loaded):
         again(latents())
-        assert torch.equal(again.codebook.weight.data, started)
+        assert torch.equal(the_quantizer(again).weight.data, started)
 
 
 def test_the_first_micro_batch_starts_kmeans():
@@ -149,7 +148,7 @@ def test_the_first_micro_batch_starts_kmeans():
     for output in outputs:
         assert torch.equal(output.codebooks["codebook"].codebook, expected)
     made.update(outputs)
-    assert torch.equal(made.codebook.weight.data, expected)
+    assert torch.equal(the_quantizer(made).weight.data, expected)
 
 
 def test_evaluation_and_a_frozen_codebook_do_not_start_kmeans():
@@ -162,7 +161,7 @@ def test_evaluation_and_a_frozen_codebook_do_not_start_kmeans():
     unset = quantizer(init="kmeans").eval()
     unset(latents())
     unset.train()(latents())
-    assert unset.codebook.initialized, "the first batch in training counts, not the first one seen"
+    assert the_quantizer(unset).initialized, "the first batch in training counts, not the first one seen"
 
 
 def test_kmeans_starts_from_what_is_finite_and_waits_without():
@@ -172,8 +171,8 @@ def test_kmeans_starts_from_what_is_finite_and_waits_without():
     assert equal(before, made.state_dict())
     z[1] = float("inf")
     made(z)
-    assert torch.equal(made.codebook.weight.data, kmeans(tokens(z[[0, 2, 3]]), 8))
-    assert made.codebook.weight.isfinite().all()
+    assert torch.equal(the_quantizer(made).weight.data, kmeans(tokens(z[[0, 2, 3]]), 8))
+    assert the_quantizer(made).weight.isfinite().all()
 
 
 def test_kmeans_is_a_fixed_point_and_repeats():
@@ -198,22 +197,22 @@ def test_dead_codes_move_onto_current_latents(ema):
     made = quantizer(revival=Revival(patience=2), ema=ema)
     far = torch.full((8, 3), 100.0, dtype=torch.float64)
     far[0] = 0.0
-    made.codebook.replace(far)
+    the_quantizer(made).replace(far)
     z = latents()
     made.update([made(z)])
-    assert torch.equal(made.codebook.weight.data[1:], far[1:]) or ema is not None
+    assert torch.equal(the_quantizer(made).weight.data[1:], far[1:]) or ema is not None
     made.update([made(z)])
-    moved = made.codebook.weight.data[1:]
+    moved = the_quantizer(made).weight.data[1:]
     assert (moved[:, None] == tokens(z)).all(dim=2).any(dim=1).all()
     assert len(moved.unique(dim=0)) > 3, "not all on one latent"
     if ema is not None:
-        assert (made.codebook.ema_counts[1:] == 1.0).all()
-        assert torch.equal(made.codebook.ema_sums[1:], made.codebook.weight.data[1:])
+        assert (the_quantizer(made).ema_counts[1:] == 1.0).all()
+        assert torch.equal(the_quantizer(made).ema_sums[1:], the_quantizer(made).weight.data[1:])
 
 
 def test_usage_and_perplexity_count_exactly():
     made = quantizer(size=4, channels=1)
-    made.codebook.replace(torch.arange(4.0, dtype=torch.float64)[:, None])
+    the_quantizer(made).replace(torch.arange(4.0, dtype=torch.float64)[:, None])
     assert [value.item() for value in made.usage()["codebook"].values()] == [0.0, 0.0]
     made.update([made(torch.tensor([[[[0.0, 0.0, 1.0, 1.0]]]], dtype=torch.float64))])
     usage = made.usage()["codebook"]
@@ -225,7 +224,7 @@ def test_usage_and_perplexity_count_exactly():
 
 def test_usage_forgets_what_left_the_window():
     made = quantizer(size=4, channels=1, usage_window=4)
-    made.codebook.replace(torch.arange(4.0, dtype=torch.float64)[:, None])
+    the_quantizer(made).replace(torch.arange(4.0, dtype=torch.float64)[:, None])
 
     def see(code):
         made.update([made(torch.full((1, 1, 1, 2), code, dtype=torch.float64))])
@@ -268,7 +267,7 @@ def test_estimators_hand_on_the_gradient_as_tabulated(options, reaches_codebook)
     upstream = torch.randn_like(output.latent)
     output.latent.backward(upstream)
     assert torch.equal(z.grad, upstream)
-    gradient = made.codebook.weight.grad
+    gradient = the_quantizer(made).weight.grad
     if not reaches_codebook:
         assert gradient is None
         return
@@ -282,7 +281,7 @@ def test_normalised_codes_are_unit_vectors_with_gradient_through_the_norm():
     for value, axis in ((record.z, 1), (record.codebook, 1), (record.latent, 1)):
         torch.testing.assert_close(value.norm(dim=axis), torch.ones_like(value.norm(dim=axis)))
     (record.quantized - record.z.detach()).square().sum().backward()
-    weight = made.codebook.weight
+    weight = the_quantizer(made).weight
     torch.testing.assert_close(
         (weight.grad * weight).sum(dim=1), torch.zeros(8, dtype=torch.float64), atol=1e-9, rtol=0
     )
@@ -291,9 +290,14 @@ def test_normalised_codes_are_unit_vectors_with_gradient_through_the_norm():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"in_channels": 4, "projection": False}, "projection=False: expected in_channels=4 equal to code_channels=3"),
-        ({"codebook_size": 0}, "codebook_size=0: expected a positive"),
-        ({"estimator": "rotation"}, "estimator='rotation': expected 'straight_through' or 'gradient_copy'"),
+        (
+            {"in_channels": 4, "projection": False},
+            "projection=False: expected quantizer.channels=3 equal to the width 4",
+        ),
+        ({"size": 0}, "size=0: 0 codes, expected 1 to"),
+        ({"channels": 0}, "channels=0: expected a positive"),
+        ({"temperature": -1.0}, "temperature=-1.0: expected 0 or a positive number"),
+        ({"estimator": "rotate"}, "estimator='rotate': expected 'straight_through', 'gradient_copy' or 'rotation'"),
         ({"init": "zeros"}, "init='zeros': expected 'uniform', 'normal' or 'kmeans'"),
         ({"codebook_gradient": True}, "codebook_gradient=True: expected estimator='gradient_copy'"),
         ({"codebook_gradient": True, "estimator": "gradient_copy", "ema": EMA()}, "expected no ema"),
@@ -302,7 +306,7 @@ def test_normalised_codes_are_unit_vectors_with_gradient_through_the_norm():
 )
 def test_impossible_options_are_errors(options, message):
     with pytest.raises(ValueError, match=message):
-        VectorQuantizer(**{"in_channels": 3, "code_channels": 3, "codebook_size": 8, **options})
+        one_codebook(**{"in_channels": 3, "channels": 3, "size": 8, **options})
 
 
 def test_lookup_wants_one_codebook():
@@ -311,7 +315,7 @@ def test_lookup_wants_one_codebook():
 
 
 def test_codebook_has_the_name_it_was_given():
-    made = quantizer(name="visual")
+    made = Tokens(in_channels=3, codebooks={"visual": branch(8, 3)}).double()
     output = made(latents())
     made.update([output])
     assert list(output.codebooks) == list(made.codebook_sizes) == list(made.usage()) == ["visual"]

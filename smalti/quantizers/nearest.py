@@ -1,4 +1,10 @@
-"""One codebook: rows, nearest-row choice, gradient estimator, and all that changes it after a successful step."""
+"""The nearest row of a table: VQ-VAE's codebook, with all that changes it after a successful step.
+
+    k = argmin_j |z - e_j|^2,  q = e_k
+
+The codebook of VQ-VAE (van den Oord et al., arXiv:1711.00937), VQGAN (arXiv:2012.09841) and, of unit vectors, of
+ViT-VQGAN and LlamaGen (arXiv:2110.04627, 2406.06525). ``size`` K is the number of rows.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,22 +13,18 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from smalti.bottlenecks._usage import UsageWindow
 from smalti.nn.clustering import cluster_sums, kmeans
-from smalti.nn.code_search import nearest_code
+from smalti.nn.code_search import nearest_code, sampled_code
 from smalti.nn.distributed import broadcast
-from smalti.nn.freezing import Freezable
-from smalti.nn.gradient import gradient_copy, straight_through
+from smalti.nn.gradient import gradient_copy, rotation, straight_through
 from smalti.nn.precision import at_least_float32, full_precision
-from smalti.nn.starting import StartsOnData
 from smalti.nn.unit import unit
-from smalti.outputs import CodebookRecord
+from smalti.outputs import CODE_TERMS, CodebookRecord
+from smalti.quantizers import Quantizer, check_size, gather, masked
 
-Estimator = Literal["straight_through", "gradient_copy"]
+Estimator = Literal["straight_through", "gradient_copy", "rotation"]
 Start = Literal["uniform", "normal", "kmeans"]
-NO_CODE = -1  # token of a latent that is not finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class Revival:
     patience: Annotated[int, Field(ge=1)] = 100
 
 
-class Codebook(Freezable, StartsOnData):
+class Nearest(Quantizer):
     """K rows of d channels; each position of a latent is replaced by the nearest row (arXiv:1711.00937).
 
     Args:
@@ -57,13 +59,17 @@ class Codebook(Freezable, StartsOnData):
         channels: width d of a code.
         normalize: compare and return unit vectors (cosine codes; Yu et al., arXiv:2110.04627); the gradient through the
             norm is at most 1e4 times as long, see :func:`smalti.nn.unit.unit`.
-        estimator: how the decoder's gradient passes the choice.
+        estimator: how the decoder's gradient passes the choice: ``straight_through``, ``gradient_copy`` or ``rotation``
+            (Fifty et al., arXiv:2410.06424), see :mod:`smalti.nn.gradient`.
         codebook_gradient: ``gradient_copy`` only: that gradient also reaches the chosen rows.
-        init: rows from U(-1/K, 1/K), from N(0, 1), or k-means of the first batch in training, before it is quantized
-            (arXiv:2107.03312, III-C); with accumulation of the first micro-batch.
-        ema: learn the rows by moving averages and not by gradients.
-        revival: move dead codes.
-        usage_window: updates over which usage is counted.
+        init: rows from ``uniform`` U(-1/K, 1/K), from ``normal`` N(0, 1), or by ``kmeans`` of the first batch in
+            training, before it is quantized (arXiv:2107.03312, III-C), with accumulation of the first micro-batch;
+            normalised codes start as unit vectors.
+        ema: learn the rows by moving averages, in ``update``, and not by gradients.
+        revival: move dead codes onto current latents, in ``update``.
+        temperature: in training a code is drawn with probability softmax(-|z - e_j|^2 / temperature) (Lee et al.,
+            arXiv:2203.01941); 0: the nearest one.
+        usage_window: updates over which usage and perplexity are counted.
     """
 
     ema_counts: Tensor
@@ -71,32 +77,42 @@ class Codebook(Freezable, StartsOnData):
 
     def __init__(
         self,
-        size: int,
-        channels: int,
         *,
+        size: Annotated[int, Field(ge=1)],
+        channels: Annotated[int, Field(ge=1)],
         normalize: bool = False,
         estimator: Estimator = "straight_through",
         codebook_gradient: bool = False,
         init: Start = "uniform",
         ema: EMA | None = None,
         revival: Revival | None = None,
-        usage_window: int = 100,
+        temperature: Annotated[float, Field(ge=0.0)] = 0.0,
+        usage_window: Annotated[int, Field(ge=1)] = 100,
     ) -> None:
         super().__init__()
         _check(size, channels, estimator, codebook_gradient, init, ema)
+        if temperature < 0:
+            raise ValueError(f"temperature={temperature}: expected 0 or a positive number")
         self.size, self.channels = size, channels
         self.normalize = normalize
+        self.keeps_scale = not normalize
         self.estimator = estimator
         self.codebook_gradient = codebook_gradient
         self.ema, self.revival = ema, revival
+        self.temperature = temperature
         self.weight = nn.Parameter(_start(size, channels, init, normalize), requires_grad=ema is None)
-        self.window = UsageWindow(size, usage_window)
+        self.count_usage(usage_window)
         if ema is not None:
             # One observation each, of the code itself: with 0 the first update multiplies codes by decay / (1 - decay).
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", self.weight.detach().clone())
         if init == "kmeans":
             self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def terms(self) -> frozenset[str]:
+        """All losses over records; not ``codebook`` where moving averages and no gradients move the rows."""
+        return CODE_TERMS if self.ema is None else CODE_TERMS - {"codebook"}
 
     def forward(self, z: Tensor) -> CodebookRecord:
         """Quantizes z with shape (B, d, h, w); changes no state, except that k-means starts at the first batch.
@@ -110,16 +126,18 @@ class Codebook(Freezable, StartsOnData):
             if not self.frozen and self.waits_for_data():
                 self._start_on(flat)
             rows = self.rows(z.dtype)
-            nearest = nearest_code(flat, rows).view(z.shape[0], *z.shape[2:])
-            finite = torch.isfinite(z.detach()).all(dim=1)
-            quantized = torch.where(finite[:, None], _gather(rows, nearest), torch.nan)
+            indices = self._choose(flat, rows.detach()).view(z.shape[0], *z.shape[2:])
+            quantized, indices = masked(gather(rows, indices), indices, z)
+            latent = self._estimate(z, quantized)
             return CodebookRecord(
-                z=z,
-                quantized=quantized,
-                latent=self._estimate(z, quantized),
-                codebook=rows,
-                indices=torch.where(finite, nearest, NO_CODE),
+                z=z, quantized=quantized, latent=latent, codebook=rows, indices=indices, terms=self.terms
             )
+
+    def _choose(self, points: Tensor, rows: Tensor) -> Tensor:
+        """A row for each of the points (N, d): int64 with shape (N,)."""
+        if self.training and self.temperature > 0:
+            return sampled_code(points, rows, self.temperature)
+        return nearest_code(points, rows)
 
     def _start_on(self, points: Tensor) -> None:
         """k-means of points (N, d) of all ranks; without a finite one the next batch starts."""
@@ -133,7 +151,7 @@ class Codebook(Freezable, StartsOnData):
             return quantized
         if self.estimator == "gradient_copy":
             return gradient_copy(z, quantized, codebook_gradient=self.codebook_gradient)
-        return straight_through(z, quantized)
+        return rotation(z, quantized) if self.estimator == "rotation" else straight_through(z, quantized)
 
     def rows(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """All codes with shape (K, d), normalised if they are compared so, in at least float32."""
@@ -143,7 +161,7 @@ class Codebook(Freezable, StartsOnData):
     def lookup(self, indices: Tensor) -> Tensor:
         """The codes of ``indices`` (B, h, w), with shape (B, d, h, w)."""
         with full_precision():
-            return _gather(self.rows(), indices)
+            return gather(self.rows(), indices)
 
     @torch.no_grad()
     def mean(self) -> Tensor:
@@ -151,26 +169,20 @@ class Codebook(Freezable, StartsOnData):
 
         Before the first update all codes count equally.
         """
-        counts = self.window.counts.sum(dim=0)
         rows = self.rows()
-        weights = torch.where(counts.sum() > 0, counts, torch.ones_like(counts)).to(rows.dtype)
+        weights = self.weights().to(rows.dtype)
         return (weights[:, None] * rows).sum(dim=0) / weights.sum()
 
     @torch.no_grad()
-    def update(self, records: Sequence[CodebookRecord]) -> None:
-        """Counts usage, then moving averages and revival as configured, equally on all ranks."""
-        if not records:
+    def move(self, records: Sequence[CodebookRecord]) -> None:
+        """Moving averages and revival as configured, equally on all ranks."""
+        if self.ema is None and self.revival is None:
             return
-        z = torch.cat([record.z.permute(0, 2, 3, 1).reshape(-1, self.channels) for record in records])
-        indices = torch.cat([record.indices.flatten() for record in records])
+        z = torch.cat([record.tokens for record in records]).to(self.weight.dtype)
         with full_precision():
-            z = z.to(self.weight.dtype)
-            counts, sums = cluster_sums(z, indices, self.size)
-            self.window.add(counts)
-            if self.frozen:
-                return
             if self.ema is not None:
-                self._average(self.ema, counts, sums)
+                indices = torch.cat([record.indices.flatten() for record in records])
+                self._average(self.ema, *cluster_sums(z, indices, self.size))
             if self.revival is not None:
                 self._revive(self.revival, z)
 
@@ -184,6 +196,7 @@ class Codebook(Freezable, StartsOnData):
 
     def _revive(self, revival: Revival, z: Tensor) -> None:
         """Puts dead codes on tokens of rank 0 that are drawn by hashing (update, code): no generator, no host sync."""
+        assert self.window is not None  # a table fits a memory
         dead = self.window.unused >= revival.patience
         codes = torch.arange(self.size, device=z.device)
         candidates = broadcast(z[_hash(codes, self.window.updates) % len(z)])
@@ -198,15 +211,6 @@ class Codebook(Freezable, StartsOnData):
         if self.ema is not None:
             self.ema_counts.copy_(torch.where(mask, 1.0, self.ema_counts))
             self.ema_sums.copy_(torch.where(mask[:, None], rows, self.ema_sums))
-
-    def usage(self) -> dict[str, Tensor]:
-        """``usage`` and ``perplexity`` over the window, scalars."""
-        return self.window.measure()
-
-
-def _gather(rows: Tensor, indices: Tensor) -> Tensor:
-    # Contiguous: a channels-last view would silently switch a convolution behind it to another memory format.
-    return F.embedding(indices, rows).permute(0, 3, 1, 2).contiguous()
 
 
 def _start(size: int, channels: int, init: Start, normalize: bool) -> Tensor:
@@ -225,11 +229,11 @@ def _hash(codes: Tensor, counter: Tensor) -> Tensor:
 
 
 def _check(size: int, channels: int, estimator: str, codebook_gradient: bool, init: str, ema: EMA | None) -> None:
-    for name, value in (("codebook_size", size), ("code_channels", channels)):
-        if value < 1:
-            raise ValueError(f"{name}={value}: expected a positive whole number")
-    if estimator not in {"straight_through", "gradient_copy"}:
-        raise ValueError(f"estimator={estimator!r}: expected 'straight_through' or 'gradient_copy'")
+    check_size(size, f"size={size}")
+    if channels < 1:
+        raise ValueError(f"channels={channels}: expected a positive whole number")
+    if estimator not in {"straight_through", "gradient_copy", "rotation"}:
+        raise ValueError(f"estimator={estimator!r}: expected 'straight_through', 'gradient_copy' or 'rotation'")
     if init not in {"uniform", "normal", "kmeans"}:
         raise ValueError(f"init={init!r}: expected 'uniform', 'normal' or 'kmeans'")
     if codebook_gradient and estimator != "gradient_copy":

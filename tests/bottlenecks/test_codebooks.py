@@ -8,9 +8,7 @@ from torch import nn
 
 import smalti
 from smalti.bottlenecks._adapter import Adapter, AdapterOptions
-from smalti.bottlenecks._codebook import EMA, Revival
-from smalti.bottlenecks.factorized import CodebookOptions, Factorized
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
+from smalti.bottlenecks.tokens import Tokens
 from smalti.losses.codebook import CodebookLoss
 from smalti.losses.commitment import CommitmentLoss
 from smalti.losses.cosine import Cosine
@@ -23,14 +21,16 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.models.conv import ConvDecoder, ConvEncoder
 from smalti.nn.transformer import PositionTable, TransformerBlock
 from smalti.objectives import Clock, GeneratorPhase, Term
+from smalti.quantizers.nearest import EMA, Revival
 from smalti.registry import UserError
+from tests.quantized import branch
 
 NAMES = ("visual", "mid", "high", "fourth")
 ADAPTER = AdapterOptions(out_channels=6, grid=2, layers=1, heads=2, groups=2)
 
 
 def options(**changes):
-    return CodebookOptions(**{"codebook_size": 8, "code_channels": 3, "adapter": ADAPTER, **changes})
+    return branch(**{"size": 8, "channels": 3, "adapter": ADAPTER, **changes})
 
 
 def model(number=2, heads=("mid",), image_channels=3, conv=None, **changes):
@@ -38,8 +38,8 @@ def model(number=2, heads=("mid",), image_channels=3, conv=None, **changes):
     backbone = {"channels": 4, "multipliers": (1, 2), "blocks": 1, "groups": 2, "image_channels": image_channels}
     backbone |= conv or {}
     encoder = ConvEncoder(**backbone, out_channels=None)
-    codebooks = dict.fromkeys(NAMES[:number], options(**changes))
-    bottleneck = Factorized(in_channels=encoder.out_channels, codebooks=codebooks)
+    codebooks = {name: options(**changes) for name in NAMES[:number]}
+    bottleneck = Tokens(in_channels=encoder.out_channels, codebooks=codebooks)
     decoder = ConvDecoder(**backbone, latent_channels=3 * number, z_channels=6)
     made = {name: HeadOptions(codebook=name, width=4, grid=2, layers=2, heads=2) for name in heads}
     return Autoencoder(encoder, bottleneck, decoder, made).double()
@@ -64,24 +64,29 @@ def test_any_number_of_codebooks_and_any_grid(number, batch, height, width):
     assert made(x).reconstruction.shape == x.shape
 
 
-def test_one_codebook_without_an_adapter_is_the_vector_quantizer():
-    several = Factorized(in_channels=5, codebooks={"only": options(adapter=None)}).double()
-    single = VectorQuantizer(in_channels=5, codebook_size=8, code_channels=3, name="only").double()
-    single.load_state_dict({k.removeprefix("branches.only."): v for k, v in several.state_dict().items()})
+def test_one_codebook_without_an_adapter_is_a_convolution_and_its_quantizer():
+    made = Tokens(in_channels=5, codebooks={"only": options(adapter=None)}).double()
     features = torch.randn(2, 5, 3, 4, dtype=torch.float64)
-    one, other = several(features), single(features)
-    assert torch.equal(one.latent, other.latent)
-    assert torch.equal(one.indices, other.indices)
-    assert torch.equal(several.mean_latent(), single.mean_latent())
-    assert several.codebook_channels == single.codebook_channels == {"only": 3}
+    output, branch = made(features), made.branches["only"]
+    record = branch.quantizer(branch.projection(features))
+    assert torch.equal(output.latent, record.latent)
+    assert torch.equal(output.indices, record.indices.unsqueeze(1))
+    assert torch.equal(made.mean_latent(), branch.quantizer.mean())
+    assert made.codebook_channels == {"only": 3}
+
+
+def test_codebooks_do_not_share_a_quantizer():
+    one = options()
+    with pytest.raises(ValueError, match="two names share one quantizer"):
+        Tokens(in_channels=4, codebooks={"a": one, "b": one})
 
 
 def test_codebooks_have_their_own_options():
-    made = Factorized(
+    made = Tokens(
         in_channels=5,
         codebooks={
-            "coarse": options(adapter=None, codebook_size=4, normalize=True, ema=EMA(decay=0.9)),
-            "fine": options(adapter=None, code_channels=2, revival=Revival(patience=1)),
+            "coarse": options(adapter=None, size=4, normalize=True, ema=EMA(decay=0.9)),
+            "fine": options(adapter=None, channels=2, revival=Revival(patience=1)),
         },
     )
     output = made(torch.randn(2, 5, 3, 4))
@@ -94,7 +99,7 @@ def test_codebooks_have_their_own_options():
     changed = {
         key.rpartition(".")[0] for key, value in made.state_dict().items() if not torch.equal(value, before[key])
     }
-    assert {f"branches.{name}.codebook" for name in ("coarse", "fine")} <= changed
+    assert {f"branches.{name}.quantizer" for name in ("coarse", "fine")} <= changed
     assert set(made.usage()) == {"coarse", "fine"}
 
 
@@ -115,7 +120,7 @@ def test_a_saved_tokenizer_keeps_the_order_of_its_codebooks(tmp_path):
 )
 def test_impossible_names_are_errors(codebooks, message):
     with pytest.raises(ValueError, match=message):
-        Factorized(in_channels=4, codebooks=codebooks)
+        Tokens(in_channels=4, codebooks=codebooks)
 
 
 def test_tokens_of_another_number_of_codebooks_are_an_error():
@@ -204,7 +209,7 @@ def test_a_codebook_alone_is_the_latent_with_the_others_zero_or_mean():
     assert torch.equal(made.decode_only(latent, "mid"), made.decode(zeroed))
     assert torch.equal(made.decode_only(latent, NAMES[:3]), made.decode(latent))
     averaged = latent.clone()
-    means = [made.bottleneck.branches[name].codebook.rows().mean(dim=0) for name in NAMES[:3]]
+    means = [made.bottleneck.branches[name].quantizer.rows().mean(dim=0) for name in NAMES[:3]]
     averaged[:, :3], averaged[:, 6:] = means[0][:, None, None], means[2][:, None, None]
     torch.testing.assert_close(made.decode_only(latent, ["mid"], others="mean"), made.decode(averaged))
     with pytest.raises(UserError, match="no codebook 'middle'; did you mean 'mid'"):
@@ -214,9 +219,9 @@ def test_a_codebook_alone_is_the_latent_with_the_others_zero_or_mean():
 
 
 def test_the_mean_code_counts_how_often_codes_were_chosen():
-    made = Factorized(in_channels=1, codebooks={"only": options(adapter=None, codebook_size=2, code_channels=1)})
+    made = Tokens(in_channels=1, codebooks={"only": options(adapter=None, size=2, channels=1)})
     branch = made.branches["only"]
-    branch.codebook.replace(torch.tensor([[0.0], [1.0]]))
+    branch.quantizer.replace(torch.tensor([[0.0], [1.0]]))
     nn.init.ones_(branch.projection.weight)
     nn.init.zeros_(branch.projection.bias)
     assert made.mean_latent().tolist() == [0.5]
@@ -270,7 +275,7 @@ def test_who_is_moved_by_which_term(term, estimator):
     assert moved("decoder.") is decoder
     assert moved("encoder.") is encoder
     assert moved("adapter.") is encoder
-    assert moved(".codebook.weight") is codes
+    assert moved(".quantizer.weight") is codes
     assert moved("heads.") is (term == "cosine")
 
 
@@ -370,7 +375,7 @@ def test_every_option_of_the_backbone_trains_a_step(conv, image_channels):
 
 
 def test_bfloat16_autocast_gives_the_same_tokens_for_the_same_latents():
-    codebook = model(1, heads=[], normalize=True).float().bottleneck.branches["visual"].codebook
+    codebook = model(1, heads=[], normalize=True).float().bottleneck.branches["visual"].quantizer
     z = torch.randn(2, 3, 8, 8)
     expected = codebook(z).indices
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from smalti.nn.distributed import all_reduce_sum
+
 
 class UsageWindow(nn.Module):
     """Counts chosen codes over the last ``window`` updates, or the last half of them just after a half is full.
@@ -27,6 +29,14 @@ class UsageWindow(nn.Module):
         self.register_buffer("counts", torch.zeros(2, size, dtype=torch.int64))
         self.register_buffer("unused", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def observe(self, indices: Tensor) -> None:
+        """Adds the codes that all ranks chose in one update: int64 of any shape, negative for no code."""
+        counts = torch.zeros_like(self.unused)
+        indices = indices.flatten()
+        counts.index_add_(0, indices.clamp(min=0), (indices >= 0).to(counts.dtype))
+        self.add(all_reduce_sum(counts))
 
     @torch.no_grad()
     def add(self, counts: Tensor) -> None:

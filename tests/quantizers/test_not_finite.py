@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from smalti.bottlenecks._codebook import EMA, Revival
-from smalti.bottlenecks.factorized import CodebookOptions, Factorized
-from smalti.bottlenecks.vector_quantizer import VectorQuantizer
+from smalti.bottlenecks.tokens import Tokens
 from smalti.metrics.bits_per_image import BitsPerImage
 from smalti.metrics.codebook_mutual_information import CodebookMutualInformation
 from smalti.metrics.codebook_usage import CodebookUsage
 from smalti.metrics.perplexity import Perplexity
+from smalti.quantizers.nearest import EMA, Revival
 from smalti.registry import UserError
 from tests.engine.test_loop import records
 from tests.engine.toys import differences, everything, tiny_model, tiny_trainer
 from tests.metrics.test_metrics import codes, measure, observation
+from tests.quantized import branch, one_codebook, the_quantizer
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -29,10 +29,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "copied": {"estimator": "gradient_copy", "codebook_gradient": True},
 }
 KINDS = {
-    "vector_quantizer": lambda options: VectorQuantizer(in_channels=3, codebook_size=8, code_channels=3, **options),
-    "factorized": lambda options: Factorized(
-        in_channels=3, codebooks={name: CodebookOptions(codebook_size=8, code_channels=3, **options) for name in "ab"}
-    ),
+    "one": lambda options: one_codebook(3, 8, 3, **options),
+    "two": lambda options: Tokens(in_channels=3, codebooks={name: branch(8, 3, **options) for name in "ab"}),
 }
 
 
@@ -65,10 +63,10 @@ def test_there_is_no_token_where_the_latent_is_not_finite(
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_what_is_no_token_is_not_counted_and_spoils_no_code(options: dict[str, Any]) -> None:
-    made = KINDS["vector_quantizer"](options)
+    made = KINDS["one"](options)
     for _ in range(3):
         made.update([made(features(math.nan))])
-    assert made.codebook.window.counts.sum() == 3 * (2 * 4 * 5 - 1)
+    assert the_quantizer(made).window.counts.sum() == 3 * (2 * 4 * 5 - 1)
     assert all(bool(torch.isfinite(value).all()) for value in made.state_dict().values())
 
 
@@ -129,5 +127,5 @@ def test_the_guard_names_the_latent_and_nothing_is_changed(tmp_path: Path, space
 
 
 def test_a_record_can_be_rebuilt() -> None:
-    record = KINDS["vector_quantizer"]({})(features(0.0)).codebooks["codebook"]
+    record = KINDS["one"]({})(features(0.0)).codebooks["codebook"]
     assert torch.equal(replace(record, indices=record.indices).indices, record.indices)

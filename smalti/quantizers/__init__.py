@@ -1,0 +1,110 @@
+"""Quantizers: latents -> codes. They know nothing of encoders, adapters or losses."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from smalti.nn.freezing import Freezable
+from smalti.nn.starting import StartsOnData
+from smalti.outputs import CODE_TERMS, CodebookRecord
+from smalti.quantizers._usage import UsageWindow
+from smalti.registry import Part
+
+NO_CODE = -1  # token of a latent that is not finite
+MOST_CODES = 2**62  # so that sums of two indices are int64
+MOST_COUNTED = 2**24  # codes whose use is counted one by one: 0.4 GiB
+
+
+class Quantizer(Part, Freezable, StartsOnData):
+    """Base of all quantizers: each position of a latent gets one of K codes.
+
+    A subclass says its ``channels`` d and ``size`` K in its constructor, and there calls :meth:`count_usage`. Its
+    forward pass changes no state, except that a start by k-means happens at the first batch; what changes after a step
+    that succeeded, changes in ``update``. It computes in at least float32, autocast off.
+
+    ``depth`` is the number of index planes: 1, or n for one of n steps. ``terms`` are the short names of losses over
+    records that mean something for it. ``keeps_scale`` says whether it compares latents as they come, and neither their
+    directions nor what a bounded function makes of them.
+    """
+
+    kind = "quantizer"
+    package = "smalti.quantizers"
+    stand_ins = (nn.Module,)
+    channels: int
+    size: int
+    depth: int = 1
+    keeps_scale: bool = True
+    window: UsageWindow | None
+
+    @property
+    def terms(self) -> frozenset[str]:
+        """Short names of the losses over records that mean something for it."""
+        return CODE_TERMS
+
+    @abstractmethod
+    def forward(self, z: Tensor) -> CodebookRecord:
+        """Quantizes z with shape (B, d, h, w).
+
+        Where z is not finite there is no code: the token is -1, which no codebook has, and the latent is nan.
+        """
+
+    @abstractmethod
+    def lookup(self, indices: Tensor) -> Tensor:
+        """The codes with shape (B, d, h, w) of ``indices`` (B, h, w), or (B, depth, h, w) if depth is not 1."""
+
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """The mean code with shape (d,), weighted by how often codes were chosen over the window if that is known."""
+
+    def count_usage(self, window: int) -> None:
+        """Counts which codes are chosen over ``window`` updates, if there are few enough to be counted."""
+        self.window = UsageWindow(self.size, window) if self.size <= MOST_COUNTED else None
+
+    def weights(self) -> Tensor:
+        """How often each code was chosen over the window, with shape (K,); all 1 before the first update."""
+        if self.window is None:
+            raise TypeError(f"{type(self).__name__} has {self.size:,} codes: more than are counted")
+        counts = self.window.counts.sum(dim=0)
+        return torch.where(counts.sum() > 0, counts, torch.ones_like(counts))
+
+    def usage(self) -> Sequence[Mapping[str, Tensor]]:
+        """For each index plane ``usage`` and ``perplexity`` over the last updates, scalars; nothing if not counted."""
+        return [{} if self.window is None else self.window.measure()]
+
+    @torch.no_grad()
+    def update(self, records: Sequence[CodebookRecord]) -> None:
+        """Counts usage from the detached records of all micro-batches; what else moves is a subclass's, in ``move``."""
+        if not records:
+            return
+        indices = torch.cat([record.indices.flatten() for record in records])
+        if self.window is not None:
+            self.window.observe(indices)
+        if not self.frozen:
+            self.move(records)
+
+    def move(self, records: Sequence[CodebookRecord]) -> None:
+        """Changes what is learned outside of gradients, equally on all ranks; nothing by default."""
+
+
+def check_size(size: int, what: str) -> None:
+    """Refuses a number of codes that is not positive, or whose indices are no int64.
+
+    Raises:
+        ValueError: with the number, and ``what`` makes it.
+    """
+    if not 1 <= size <= MOST_CODES:
+        raise ValueError(f"{what}: {size:,} codes, expected 1 to 2^62")
+
+
+def masked(quantized: Tensor, indices: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes (B, d, h, w) and indices (B, h, w), nan and -1 where z (B, d, h, w) is not finite."""
+    finite = torch.isfinite(z.detach()).all(dim=1)
+    return torch.where(finite[:, None], quantized, torch.nan), torch.where(finite, indices, NO_CODE)
+
+
+def gather(rows: Tensor, indices: Tensor) -> Tensor:
+    """Rows of a table (K, d) at indices (B, h, w), with shape (B, d, h, w)."""
+    # Contiguous: a channels-last view would silently switch a convolution behind it to another memory format.
+    return nn.functional.embedding(indices, rows).permute(0, 3, 1, 2).contiguous()
