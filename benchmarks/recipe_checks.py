@@ -8,10 +8,10 @@ import time
 
 import torch  # noqa: F401  # its import is not what is measured
 
+from smalti.assembly.recipe import validate
 from smalti.config import ConfigError, override
 from smalti.config.document import parse
-from smalti.engine.recipe import validate
-from tests.engine.mistakes import MISTAKES
+from tests.assembly.mistakes import MISTAKES
 
 
 def seconds(recipe: str, change: str) -> float:

@@ -59,8 +59,8 @@ def build(recipe: str | Path, overrides: Sequence[str] = (), *, trust_code: bool
     Raises:
         ConfigError: listing every problem of the recipe.
     """
-    from smalti.engine.assemble import build_model
-    from smalti.engine.recipe import load_recipe
+    from smalti.assembly.assemble import build_model
+    from smalti.assembly.recipe import load_recipe
 
     return build_model(load_recipe(recipe, overrides, trust_code=trust_code))
 
@@ -93,8 +93,8 @@ def train(
     Raises:
         UserError: for what can be mended: a recipe with problems, a folder in use, a run that diverges.
     """
-    from smalti.engine.assemble import assemble
-    from smalti.engine.recipe import load_recipe
+    from smalti.assembly.assemble import assemble
+    from smalti.assembly.recipe import load_recipe
 
     read = load_recipe(recipe, overrides, data, trust_code=trust_code)
     trainer = assemble(read, out or Path("runs") / read.name, quiet=quiet)

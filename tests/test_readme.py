@@ -9,8 +9,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import smalti
+from smalti.assembly.recipe import shipped
 from smalti.cli._app import app
-from smalti.engine.recipe import shipped
 from smalti.losses import Loss
 from smalti.registry import names
 

@@ -48,7 +48,7 @@ def main() -> int:
     import accelerate  # noqa: F401  # once, not in every child
     import torchmetrics  # noqa: F401
 
-    import smalti.engine.assemble  # noqa: F401
+    import smalti.assembly.assemble  # noqa: F401
 
     broken = ran = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -20,7 +20,7 @@ import yaml
 from benchmarks.reliability._children import in_a_child
 from smalti.config import ConfigError
 from smalti.registry import UserError
-from tests.engine.mistakes import GAN, VQ
+from tests.assembly.mistakes import GAN, VQ
 
 SHIPPED = ("tiny-vqvae", "tiny-wgan-digits", "tiny-wgan-gp", "tiny-vae-kl-f8", "tiny-vqgan-f16", "tiny-fqgan-dual-f16")
 SECONDS = 2.0
@@ -80,7 +80,7 @@ def damage(document: Any, donor: Any, rng: random.Random) -> str:
 
 
 def bases() -> dict[str, Any]:
-    from smalti.engine.recipe import read_document
+    from smalti.assembly.recipe import read_document
 
     found = {name: read_document(name).data for name in SHIPPED}
     return found | {"VQ": yaml.safe_load(VQ), "GAN": yaml.safe_load(GAN)}
@@ -88,7 +88,7 @@ def bases() -> dict[str, Any]:
 
 def read(path: Path) -> tuple[str, str]:
     """Whether a recipe is accepted, refused or breaks the reader, and what is said."""
-    from smalti.engine.recipe import load_recipe
+    from smalti.assembly.recipe import load_recipe
 
     try:
         load_recipe(path)
@@ -118,7 +118,7 @@ def run(path: Path, out: Path) -> tuple[str, str]:
 def main(count: int, seed: int, also_run: bool) -> int:
     import torch  # noqa: F401  # once, not in every child
 
-    import smalti.engine.assemble  # noqa: F401
+    import smalti.assembly.assemble  # noqa: F401
 
     rng, found, bad = random.Random(seed), Counter[str](), []
     slowest = 0.0

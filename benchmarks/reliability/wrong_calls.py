@@ -372,9 +372,6 @@ def faults(code: Any, out: str, err: str) -> list[str]:
 def main(only: str) -> int:
     import torch  # noqa: F401  # once, not in every child
 
-    import smalti.cli._app
-    import smalti.engine.assemble  # noqa: F401
-
     bad: list[str] = []
     slowest, count = 0.0, 0
     with tempfile.TemporaryDirectory() as name:

@@ -10,9 +10,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import TypeAdapter
 
+from smalti.assembly.fine_tuning import NETWORKS
+from smalti.assembly.sections import PLAYERS, REQUIRED, SECTIONS, TERM_FIELDS
 from smalti.config.schema import option_parameters, type_hints
-from smalti.engine.fine_tuning import NETWORKS
-from smalti.engine.sections import PLAYERS, REQUIRED, SECTIONS, TERM_FIELDS
 from smalti.extractors import Extractor
 from smalti.losses import Loss
 from smalti.metrics import Metric

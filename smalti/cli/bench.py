@@ -1,11 +1,15 @@
 """``smalti bench``: what ours costs beside the textbook form, measured in one process."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from smalti.cli._model import TrustCode
+from smalti.cli._model import TrustCode, open_model
 from smalti.cli._options import LARGEST_SIDE, Device, device_of, whole_number
+
+if TYPE_CHECKING:
+    from smalti.models.autoencoder import Autoencoder
 
 bench = typer.Typer(
     no_args_is_help=True,
@@ -33,8 +37,8 @@ def quantizer(
 
     Example: smalti bench quantizer --tokens 8192 --codes 16384
     """
-    from smalti.cli._bench_quantizer import measure_quantizer
-    from smalti.cli._measure import show
+    from smalti.bench.measure import show
+    from smalti.bench.quantizer import measure_quantizer
 
     show(*measure_quantizer(tokens, codes, channels, device_of(device), repeats, compiled=compiled), as_json)
 
@@ -54,8 +58,8 @@ def step(
 
     Example: smalti bench step --size 128 --batch 2
     """
-    from smalti.cli._bench_step import measure_step
-    from smalti.cli._measure import show
+    from smalti.bench.measure import show
+    from smalti.bench.step import measure_step
 
     show(*measure_step(channels, size, batch, device_of(device), repeats), as_json)
 
@@ -71,8 +75,8 @@ def data(
 
     Example: smalti bench data --size 256
     """
-    from smalti.cli._bench_data import measure_data
-    from smalti.cli._measure import show
+    from smalti.bench.data import measure_data
+    from smalti.bench.measure import show
 
     show(*measure_data(size, images, repeats), as_json)
 
@@ -93,8 +97,22 @@ def encode(
 
     Example: smalti bench encode llamagen-f16 --size 256
     """
-    from smalti.cli._bench_data import measure_encode
-    from smalti.cli._measure import show
+    from smalti.bench.data import measure_encode
+    from smalti.bench.measure import show
 
-    found = measure_encode(model, size, batch, device_of(device), repeats, trust_code=trust_code)
-    show(*found, as_json)
+    where = device_of(device)
+    show(*measure_encode(_tokenizer(model, str(where), trust_code), size, batch, where, repeats), as_json)
+
+
+def _tokenizer(model: str, device: str, trust_code: bool) -> "Autoencoder":
+    """A saved model, or that of a recipe with fresh weights."""
+    import torch
+
+    import smalti
+    from smalti.models._checkpoint import find_checkpoint
+
+    if Path(model).is_dir() or find_checkpoint(model) is not None:
+        return open_model(model, device, trust_code)
+    torch.manual_seed(0)
+    made: Autoencoder = smalti.build(model, trust_code=trust_code).to(device).eval()
+    return made

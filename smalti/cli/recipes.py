@@ -36,7 +36,7 @@ def list_recipes(as_json: AsJson = False) -> None:
 
     Example: smalti recipes list
     """
-    from smalti.engine.recipe import shipped
+    from smalti.assembly.recipe import shipped
 
     found = {name: headline(recipe_text(name)) for name in shipped()}
     if as_json:
@@ -74,8 +74,8 @@ def show(
 
     Example: smalti recipes show vqgan-f16 > my-recipe.yaml
     """
+    from smalti.assembly.recipe import load_recipe, read_document, shipped
     from smalti.config import dump
-    from smalti.engine.recipe import load_recipe, read_document, shipped
 
     if recipe in shipped() and not (overrides or resolved or as_json):
         typer.echo(recipe_text(recipe), nl=False)
@@ -104,7 +104,7 @@ def check(
 
     Example: smalti recipes check my-recipe.yaml
     """
-    from smalti.engine.recipe import shipped
+    from smalti.assembly.recipe import shipped
 
     wanted = names or [form for name in shipped() for form in (name, f"tiny-{name}")]
     found = {name: list(problems_of(name, overrides or [], trust_code)) for name in wanted}
@@ -119,8 +119,8 @@ def check(
 
 def problems_of(name: str, overrides: list[str], trust_code: bool = False) -> Iterator[Mapping[str, str]]:
     """Every problem of a recipe as place, message and file with line."""
+    from smalti.assembly.recipe import load_recipe
     from smalti.config import ConfigError
-    from smalti.engine.recipe import load_recipe
     from smalti.registry import UserError
 
     try:

@@ -78,8 +78,8 @@ def train(
 
 
 def _dry_run(recipe: str, overrides: list[str], data: Path | None, trust_code: bool) -> str:
-    from smalti.engine.assemble import assemble
-    from smalti.engine.recipe import load_recipe
+    from smalti.assembly.assemble import assemble
+    from smalti.assembly.recipe import load_recipe
 
     read = load_recipe(recipe, overrides, data, trust_code=trust_code)
     return assemble(read, Path("runs") / read.name).dry_run().table()

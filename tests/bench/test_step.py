@@ -4,8 +4,8 @@ import psutil
 import pytest
 import torch
 
-from smalti.cli._bench_step import OurStep, _networks, recipe_of
-from smalti.cli._measure import textbook
+from smalti.bench.measure import textbook
+from smalti.bench.step import OurStep, _networks, recipe_of
 
 IMAGES = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from smalti.cli._measure import textbook
+from smalti.bench.measure import textbook
 from smalti.losses.codebook import CodebookLoss
 from smalti.losses.commitment import CommitmentLoss
 from smalti.losses.entropy import Entropy

@@ -14,16 +14,16 @@ import yaml
 from torch import nn
 
 import smalti
+from smalti.assembly.assemble import assemble
+from smalti.assembly.recipe import load_recipe
 from smalti.config import config_of
-from smalti.engine.assemble import assemble
 from smalti.engine.checkpoint import Checkpoint, CheckpointFolder
-from smalti.engine.recipe import load_recipe
 from smalti.models._checkpoint import find_checkpoint
 from smalti.models.resnet_generator import ResnetGenerator
 from smalti.registry import UserError
+from tests.assembly.test_fine_tuning import recipe
 from tests.cli.conftest import TINY, Verb
 from tests.cli.test_bad_input import flip_a_byte, refused
-from tests.engine.test_fine_tuning import recipe
 
 JUDGED = {
     "discriminator": {"type": "patch", "channels": 8, "layers": 1, "norm": "none"},

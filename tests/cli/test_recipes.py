@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from smalti.assembly.recipe import read_document, shipped
 from smalti.cli._schema import recipe_schema
 from smalti.config.schema import option_parameters
-from smalti.engine.recipe import read_document, shipped
 from smalti.losses import Loss
 from smalti.registry import classes
 from tests.cli.conftest import TINY, Verb

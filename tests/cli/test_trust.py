@@ -12,16 +12,16 @@ import yaml
 from PIL import Image
 
 import smalti
+from smalti.assembly.recipe import load_recipe
 from smalti.discriminators.patch import Patch
-from smalti.engine.recipe import load_recipe
 from smalti.interop.converting import convert
 from smalti.models import _pretrained
 from smalti.models._pretrained import save_model
 from smalti.models._saved import SavedModel
 from smalti.models.autoencoder import Autoencoder
 from smalti.registry import UserError
+from tests.assembly.test_fine_tuning import recipe
 from tests.cli.conftest import Verb
-from tests.engine.test_fine_tuning import recipe
 from tests.interop.checkpoints import tiny_vq
 
 EVIL = '''

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from smalti.assembly.recipe import load_recipe
 from smalti.config import ConfigError, dump, load, override, read_json, read_yaml
 from smalti.config.bounded import MOST_LEVELS, MOST_NODES, compose
 from smalti.config.document import parse
-from smalti.engine.recipe import load_recipe
 from smalti.engine.run_folder import RunFolder
 from smalti.interop._containers import read_config_beside
 from smalti.models._pretrained import is_saved_model, read_config

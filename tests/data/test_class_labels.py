@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from smalti.assembly.assemble import assemble
+from smalti.assembly.recipe import load_recipe
 from smalti.data import ImageSource
 from smalti.data._labels import with_classes
 from smalti.data.digits import Digits
@@ -15,8 +17,6 @@ from smalti.data.image_folder import ImageFolder
 from smalti.data.loader import BatchLoader, evaluation_batches
 from smalti.data.transforms import Transform
 from smalti.discriminators.mlp import MLP
-from smalti.engine.assemble import assemble
-from smalti.engine.recipe import load_recipe
 from smalti.models.mlp_generator import MLPGenerator
 from smalti.registry import UserError
 

@@ -10,8 +10,8 @@ import yaml
 from torch import Tensor
 from torch.nn import functional as F
 
+from smalti.assembly.recipe import Recipe, validate
 from smalti.config import Document
-from smalti.engine.recipe import Recipe, validate
 from smalti.extractors import Extractor
 from smalti.extractors.vgg19 import BEFORE_RELU
 from smalti.losses import Loss

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from smalti.engine.assemble import assemble
-from smalti.engine.recipe import load_recipe
+from smalti.assembly.assemble import assemble
+from smalti.assembly.recipe import load_recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "logging.md"
 

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
+from smalti.assembly.recipe import validate
 from smalti.config import ConfigError, override
 from smalti.config.document import parse
 from smalti.engine.monitor import mode_of
-from smalti.engine.recipe import validate
 from smalti.engine.settings import EMASettings, ValidationSettings
 from smalti.engine.trainer import Trainer
 from smalti.metrics import Metric
 from smalti.models._pretrained import read_config, read_weights
 from smalti.registry import UserError, classes
-from tests.engine.mistakes import VQ
+from tests.assembly.mistakes import VQ
 from tests.engine.toys import tiny_trainer
 
 METRICS = {name: found[0] for name, found in classes(Metric).items()}

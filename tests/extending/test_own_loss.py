@@ -8,8 +8,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from smalti.engine.assemble import assemble
-from smalti.engine.recipe import load_recipe
+from smalti.assembly.assemble import assemble
+from smalti.assembly.recipe import load_recipe
 from smalti.engine.trainer import Trainer
 from tests.extending import own
 

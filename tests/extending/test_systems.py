@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import smalti
+from smalti.assembly.recipe import Recipe, load_recipe
 from smalti.cli.recipes import recipe_text
-from smalti.engine.recipe import Recipe, load_recipe
 
 HERE = Path(__file__).parent / "recipes"
 MOST_LINES = 40

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 import smalti
+from smalti.assembly.recipe import read_document
 from smalti.discriminators import Discriminator
-from smalti.engine.recipe import read_document
 from smalti.registry import names
 
 OPTIONS: dict[str, dict[str, Any]] = {

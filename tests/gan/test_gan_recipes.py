@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import smalti
-from smalti.engine.assemble import assemble
-from smalti.engine.recipe import load_recipe
+from smalti.assembly.assemble import assemble
+from smalti.assembly.recipe import load_recipe
 from smalti.engine.settings import compare_recipes
 from smalti.models._generator import Generator
 from smalti.models._saved import SavedModel

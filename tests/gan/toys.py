@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from smalti.assembly.columns import condition_of
 from smalti.discriminators.mlp import MLP
-from smalti.engine.columns import condition_of
 from smalti.engine.settings import EMASettings, EngineSettings, PhaseOptimizer
 from smalti.engine.trainer import Trainer
 from smalti.losses.gradient_penalty import GradientPenalty

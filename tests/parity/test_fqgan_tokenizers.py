@@ -15,8 +15,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from smalti.engine.assemble import build_model
-from smalti.engine.recipe import load_recipe
+from smalti.assembly.assemble import build_model
+from smalti.assembly.recipe import load_recipe
 from smalti.losses.codebook import codebook_loss
 from smalti.losses.commitment import commitment_loss
 from smalti.losses.disentangle import Disentangle

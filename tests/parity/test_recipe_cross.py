@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from smalti.assembly.assemble import build_model, build_phases
+from smalti.assembly.recipe import validate
 from smalti.config import Document
-from smalti.engine.assemble import build_model, build_phases
-from smalti.engine.recipe import validate
 from smalti.objectives import Clock, Phase
 
 ADVERSARIES = ("hinge", "vanilla", "non_saturating", "lsgan", "wgan")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import smalti
-from smalti.engine.recipe import load_recipe
+from smalti.assembly.recipe import load_recipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "three_codebooks.py"
 TERMS = {"disentangle": ["disentangle"], "distillation": ["mid", "high"]}

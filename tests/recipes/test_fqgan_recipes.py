@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from smalti.engine.recipe import load_recipe
+from smalti.assembly.recipe import load_recipe
 
 CODEBOOKS = {"dual": ["visual", "semantic"], "triple": ["visual", "mid", "high"]}
 DISTILLED = {"dual": {"semantic": 0.5}, "triple": {"mid": 0.5, "high": 0.5}}

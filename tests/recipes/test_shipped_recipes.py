@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import smalti
-from smalti.engine.recipe import load_recipe, read_document, shipped
+from smalti.assembly.recipe import load_recipe, read_document, shipped
 
 RECIPES = ("llamagen-f16", "llamagen-f8", "quickstart", "vae-kl-f8", "vqgan-f16", "vqvae")
 ADVERSARIAL = tuple(name for name in RECIPES if name != "vqvae")

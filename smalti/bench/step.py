@@ -5,13 +5,13 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from smalti.cli._measure import Measured, Row, compare, interleave, memory_note, textbook
+from smalti.bench.measure import Measured, Row, compare, interleave, memory_note, textbook
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from smalti.engine.sections import Recipe
+    from smalti.assembly.sections import Recipe
 
 Run = Callable[[], object]
 RECIPE = "vae-kl-f8"
@@ -19,7 +19,7 @@ RECIPE = "vae-kl-f8"
 
 def recipe_of(channels: int, start: int, *, tiny: bool = False, more: tuple[str, ...] = ()) -> "Recipe":
     """The KL-f8 recipe at another width, its perceptual network with random weights, adversary from ``start``."""
-    from smalti.engine.recipe import load_recipe
+    from smalti.assembly.recipe import load_recipe
 
     perceptual = "{type: lpips, extractor: {type: lpips, weights: random" + (
         ", widths: [4, 4, 8, 8, 8]}}" if tiny else "}}"
@@ -48,7 +48,7 @@ class OurStep:
     """
 
     def __init__(self, recipe: "Recipe", images: "Tensor") -> None:
-        from smalti.engine.assemble import build_model, build_phases
+        from smalti.assembly.assemble import build_model, build_phases
         from smalti.engine.health import Guard
         from smalti.engine.runtime import Runtime
         from smalti.engine.turn import Player

@@ -204,9 +204,7 @@ def _number(value: float | None) -> str:
 
 def textbook(name: str) -> ModuleType | None:
     """A module of ``benchmarks/`` of the source tree; None where only the package is installed."""
-    import smalti
-
-    path = Path(smalti.__file__).parent.parent / "benchmarks" / f"{name}.py"
+    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(f"smalti_benchmarks_{name}", path) if path.is_file() else None
     if spec is None or spec.loader is None:
         return None

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import smalti
+from smalti.assembly.recipe import validate
 from smalti.config import ConfigError
 from smalti.config.document import parse
-from smalti.engine.recipe import validate
 from smalti.extractors import Extractor
 from smalti.extractors import lpips as features
 from smalti.losses import Loss
@@ -73,7 +73,7 @@ def text(channels: int = 3, term: str = "", teachers: str = "", metrics: str = "
             "path: held_out,", "path: held_out, table: a.csv,"
         )
     if channels not in {1, 3, 4}:
-        filled = filled.replace("{type: image_folder,", "{type: tests.engine.test_fitness.Many,")
+        filled = filled.replace("{type: image_folder,", "{type: tests.assembly.test_fitness.Many,")
         filled = filled.replace(", table: a.csv", "")
     return filled
 
@@ -151,7 +151,7 @@ def test_networks_inside_of_a_likelihood_and_of_metrics_are_found() -> None:
 
 
 def test_a_network_from_elsewhere_says_what_it_takes() -> None:
-    place = "tests.engine.test_fitness"
+    place = "tests.assembly.test_fitness"
     term = f"{{type: {place}.OwnLoss, extractor: {{type: {place}.Spectral}}}}"
     assert not problems(text(4, term))
     found = problems(text(3, term))
@@ -319,7 +319,7 @@ class Pooled(nn.Module):
         return self.out(self.norm(self.body(batch["image"])).flatten(1))
 
 
-OWN = "model: {type: tests.engine.test_fitness.Pooled, norm: NORM}"
+OWN = "model: {type: tests.assembly.test_fitness.Pooled, norm: NORM}"
 GAN = """
 model: {type: mlp_generator, image_size: 8, image_channels: 1, latent_size: 4, widths: [8, 8], num_classes: 10}
 discriminator: {type: mlp, image_size: 8, in_channels: 1, widths: [8], num_classes: 10}

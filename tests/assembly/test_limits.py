@@ -10,18 +10,18 @@ import torch
 from pydantic import Field
 
 import smalti
+from smalti.assembly.recipe import validate
+from smalti.assembly.sections import read_sections
 from smalti.config import ConfigError, Document, Validator, build
 from smalti.config.document import override, parse
 from smalti.config.limits import TAKEN, name_problem, number_problem
-from smalti.engine.recipe import validate
-from smalti.engine.sections import read_sections
 from smalti.engine.settings import MOST_REPEATS, parse_cycle
 from smalti.losses import Loss
 from smalti.models import Model
 from smalti.nn.budget import TooLargeError, readable, within_budget
 from smalti.nn.meta import on_meta_device
 from smalti.registry import UserError
-from tests.engine.mistakes import COLUMNS, VQ, WGAN
+from tests.assembly.mistakes import COLUMNS, VQ, WGAN
 from tests.interop.checkpoints import tiny_vq
 
 EMPTY = "objective.generator.pixel"

@@ -3,7 +3,7 @@
 ``load_recipe`` reads a shipped name (``quickstart``, ``tiny-vqvae``) or a YAML file and validates it whole: one error
 lists every problem with its place. ``Recipe.plain`` is the resolved form, defaults filled in, that a run folder stores.
 
->>> from smalti.engine.recipe import load_recipe
+>>> from smalti.assembly.recipe import load_recipe
 >>> recipe = load_recipe("tiny-vqvae", ["engine.max_steps=5"])
 >>> recipe.plain()["engine"]["max_steps"]
 5
@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from smalti.assembly.checks import graph_problems
+from smalti.assembly.fine_tuning import start_problems
+from smalti.assembly.sections import TINY, Recipe, read_sections
 from smalti.config import ConfigError, Document, Problem, Validator, load, override
 from smalti.config.document import merge, parse
-from smalti.engine.checks import graph_problems
-from smalti.engine.fine_tuning import start_problems
-from smalti.engine.sections import TINY, Recipe, read_sections
 from smalti.registry import UserError
 
 __all__ = ["Recipe", "load_recipe", "read_document", "shipped", "validate"]

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from smalti.cli._measure import Measured, Row, compare, interleave
+from smalti.bench.measure import Measured, Row, compare, interleave
 
 if TYPE_CHECKING:
     import torch
+
+    from smalti.models.autoencoder import Autoencoder
 
 Run = Callable[[], object]
 
@@ -66,20 +68,12 @@ def _rates(found: Mapping[str, Measured], names: tuple[str, ...], others: tuple[
 
 
 def measure_encode(
-    model: str, size: int, batch: int, device: "torch.device", repeats: int, *, trust_code: bool = False
+    tokenizer: "Autoencoder", size: int, batch: int, device: "torch.device", repeats: int
 ) -> tuple[list[Row], list[str]]:
-    """Rows of a tokenizer's encoder and decoder, in float32 and bfloat16."""
+    """Rows of a tokenizer's encoder and decoder on ``batch`` images of side ``size``, in float32 and bfloat16."""
     import torch
 
-    import smalti
-    from smalti.cli._model import open_model
-    from smalti.models._checkpoint import find_checkpoint
-
     torch.manual_seed(0)
-    if Path(model).is_dir() or find_checkpoint(model) is not None:
-        tokenizer = open_model(model, str(device), trust_code)
-    else:
-        tokenizer = smalti.build(model, trust_code=trust_code).to(device).eval()
     images = torch.rand(batch, tokenizer.image_channels, size, size, device=device) * 2 - 1
     with torch.inference_mode():
         latent = tokenizer.encode(images).latent

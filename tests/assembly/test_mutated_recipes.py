@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
+from smalti.assembly.recipe import load_recipe, shipped, validate
 from smalti.config import ConfigError, override
 from smalti.config.document import parse
-from smalti.engine.recipe import load_recipe, shipped, validate
-from tests.engine.mistakes import COLUMNS, GAN, KL, MISTAKES, RIGHT, VQ, WGAN, Mistake
+from tests.assembly.mistakes import COLUMNS, GAN, KL, MISTAKES, RIGHT, VQ, WGAN, Mistake
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.set for mistake in MISTAKES])
@@ -97,7 +97,7 @@ def test_every_shipped_recipe_passes(name: str) -> None:
 def test_checking_does_not_import_the_compiler_of_torch() -> None:
     """It would cost more than a second, the time that a check may take."""
     script = (
-        "import sys; from tests.engine.test_mutated_recipes import GAN, VQ, WGAN, load_recipe, parse, validate;"
+        "import sys; from tests.assembly.test_mutated_recipes import GAN, VQ, WGAN, load_recipe, parse, validate;"
         "[validate(parse(text)) for text in (VQ, GAN, WGAN)];"
         "[load_recipe(name) for name in ('biggan-32', 'sngan', 'fqgan-dual-f8')];"
         "assert 'torch._dynamo' not in sys.modules and 'torchmetrics' not in sys.modules"

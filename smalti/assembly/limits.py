@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
+from smalti.assembly.sections import Recipe
 from smalti.config import Problem, Spec
-from smalti.engine.sections import Recipe
 from smalti.nn.budget import readable
 from smalti.objectives.names import PREDICTION, TARGET
 from smalti.objectives.term import Term

@@ -8,9 +8,9 @@ import torch
 import yaml
 
 import smalti
+from smalti.assembly.assemble import assemble, build_model
+from smalti.assembly.recipe import load_recipe
 from smalti.config import ConfigError
-from smalti.engine.assemble import assemble, build_model
-from smalti.engine.recipe import load_recipe
 from smalti.interop.converting import convert
 from smalti.models.autoencoder import Autoencoder
 from smalti.registry import UserError

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from smalti.assembly.sections import Recipe
 from smalti.config import Problem, Spec
-from smalti.engine.sections import Recipe
 from smalti.objectives.names import LABEL
 from smalti.registry import UserError
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any, get_args
 
 from pydantic import Field
 
+from smalti.assembly.fine_tuning import NETWORKS, Start, read_start
 from smalti.config import Document, Problem, Spec, Validator, plain
 from smalti.config.document import merge
 from smalti.config.limits import name_problem, repeated
 from smalti.data import ImageSource
 from smalti.data.transforms import Transform
 from smalti.discriminators import Discriminator
-from smalti.engine.fine_tuning import NETWORKS, Start, read_start
 from smalti.engine.settings import FP16_REFUSED, EngineSettings, PhaseOptimizer, ValidationSettings
 from smalti.extractors import Extractor
 from smalti.losses import Loss

@@ -7,11 +7,11 @@ import yaml
 from PIL import Image
 
 import smalti
+from smalti.assembly.assemble import assemble
+from smalti.assembly.recipe import load_recipe
 from smalti.config import ConfigError
-from smalti.engine.assemble import assemble
-from smalti.engine.recipe import load_recipe
 from smalti.registry import UserError
-from tests.engine.mistakes import KL
+from tests.assembly.mistakes import KL
 
 NEEDS = ["objective.generator.pixel={type: l1, inputs: {weight: batch.mask}}"]
 HELD_OUT = "validation={data: {source: {type: image_folder, path: images%s}}}"

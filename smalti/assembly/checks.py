@@ -8,14 +8,14 @@ import inspect
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from smalti.assembly.columns import given_columns, held_out_problems
+from smalti.assembly.fitness import fitness_problems, image_shape
+from smalti.assembly.limits import limit_problems
+from smalti.assembly.rehearsal import can_be_rehearsed, known_values, objection, required
+from smalti.assembly.sections import PLAYERS, Recipe
 from smalti.config import ConfigError, Problem, Spec
 from smalti.data.transforms import Transform
-from smalti.engine.columns import given_columns, held_out_problems
-from smalti.engine.fitness import fitness_problems, image_shape
-from smalti.engine.limits import limit_problems
 from smalti.engine.monitor import mode_of
-from smalti.engine.rehearsal import can_be_rehearsed, known_values, objection, required
-from smalti.engine.sections import PLAYERS, Recipe
 from smalti.engine.settings import PhaseOptimizer, parse_cycle
 from smalti.nn.budget import within_budget
 from smalti.nn.meta import is_of_meta, on_meta_device

@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from smalti.cli._measure import Measured, Row, compare, interleave, memory_note, textbook
+from smalti.bench.measure import Measured, Row, compare, interleave, memory_note, textbook
 
 if TYPE_CHECKING:
     import torch

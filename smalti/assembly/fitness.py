@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from smalti.assembly.sections import Recipe, TermSpec
 from smalti.config import Problem, Spec
 from smalti.data import ImageSource
-from smalti.engine.sections import Recipe, TermSpec
 from smalti.extractors import Extractor
 from smalti.nn.budget import within_budget
 from smalti.nn.meta import on_meta_device

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from smalti.assembly.columns import asked_columns, condition_of, require_columns
+from smalti.assembly.fine_tuning import apply_start
+from smalti.assembly.fitness import smallest_side
+from smalti.assembly.recipe import Recipe
+from smalti.assembly.sections import DataSection, ValidationSection
 from smalti.data._labels import with_classes
 from smalti.data.loader import BatchLoader, evaluation_batches
-from smalti.engine.columns import asked_columns, condition_of, require_columns
-from smalti.engine.fine_tuning import apply_start
-from smalti.engine.fitness import smallest_side
-from smalti.engine.recipe import Recipe
-from smalti.engine.sections import DataSection, ValidationSection
 from smalti.engine.settings import GENERATOR, EngineSettings
 from smalti.engine.trainer import Trainer
 from smalti.engine.validation import Validation

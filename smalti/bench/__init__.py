@@ -1,0 +1,1 @@
+"""Bench: what a part costs beside its textbook form."""
