@@ -22,8 +22,12 @@ def entropy_terms(
     p_i = softmax_j(-|z_i - e_j|^2 / temperature), S = mean_i -sum_j p_ij log p_ij, P = mean_i p_i,
     A = -sum_j P_j log(P_j + eps) (Chang et al., arXiv:2202.04200; Yu et al., arXiv:2310.05737).
 
+    Of binary codes (``lfq``, ``bsq``) that are measured in groups of bits, A is the sum over groups, an upper bound of
+    the entropy of all bits together (subadditivity), as in BSQ (Zhao et al., arXiv:2406.07548) and Open-MAGVIT2 (Luo et
+    al., arXiv:2409.04410). S is exact.
+
     Args:
-        record: of one codebook, z with shape (B, d, h, w) and codebook with shape (K, d).
+        record: of one codebook, z with shape (B, d, h, w), and codebook with shape (K, d) or codes of bits.
         temperature: of the assignment, in units of squared distance.
         eps: inside the logarithm; with 16384 codes 1 / K is only six times larger.
         gather: whether P is averaged over ranks, which makes the loss that of the global batch.
@@ -56,7 +60,8 @@ class Entropy(Loss):
         codebook_weight: of the entropy of the mean assignment, which is raised.
         eps: inside the logarithm of the mean assignment.
         gather: whether the mean assignment is averaged over ranks.
-        kernel: what computes the assignment, see :func:`smalti.nn.soft_assignment.soft_assign`.
+        kernel: what computes the assignment to rows of a table, see :func:`smalti.nn.soft_assignment.soft_assign`; to
+            codes of bits there is one way.
         only: names of the codebooks that count; None: all.
     """
 
@@ -88,7 +93,7 @@ class Entropy(Loss):
         return self.batch_statistics if self.codebook_weight else {}
 
     def forward(self, codebooks: Mapping[str, CodebookRecord]) -> LossValue:
-        """The loss of records with z of shape (B, d, h, w) and codebooks of shape (K, d)."""
+        """The loss of records with z of shape (B, d, h, w), and codebooks of shape (K, d) or codes of bits."""
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for group in _of_one_shape(by_step(selected(codebooks, self.only, "entropy"))):
             records = list(group.values())

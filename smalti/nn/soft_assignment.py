@@ -38,7 +38,9 @@ class SoftAssignment:
         indices: argmax_j a_ij, the first of equals, int64 with shape (N,).
         log_partition: log sum_j exp a_ij, with shape (N,).
         entropy: -sum_j p_ij log p_ij in nats, with shape (N,).
-        mean_probability: mean of p_i over the tokens, with shape (K,).
+        mean_probability: mean of p_i over the tokens, with shape (K,). For codes of bits that are measured in groups,
+            those of the groups, one after the other: the sum of their entropies is an upper bound of the entropy of
+            all bits together (subadditivity), equal to it for independent groups.
     """
 
     indices: Tensor
