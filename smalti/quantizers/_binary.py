@@ -80,7 +80,7 @@ class Binary(Grid):
         return (2 * digits - 1).to(dtype) * self.scale
 
     def record(self, z: Tensor, compared: Tensor) -> BinaryRecord:
-        """The record of z (B, d, h, w), compared with codes in the form ``compared``, of one shape and signs with it."""
+        """The record of z (B, d, h, w), compared with codes in the form ``compared``, of its shape and signs."""
         quantized, indices, latent = self.choose(z, (z >= 0).long(), compared)
         return BinaryRecord(
             z=compared,

@@ -34,10 +34,10 @@ def listed(record):
     return CodebookRecord(z=z, quantized=z, latent=z, codebook=codes, indices=record.indices)
 
 
-def of_parts(record, temperature):
-    """S and A, and the gradient of each at the record's z."""
-    values = entropy_terms(record, temperature=temperature)
-    return [*values, *(torch.autograd.grad(value, record.z, retain_graph=True)[0] for value in values)]
+def of_loss(record, temperature, **weights):
+    """S and A, and the gradient of the loss at the record's z."""
+    loss = Entropy(temperature=temperature, **weights)({"bits": record})
+    return [*loss.parts.values(), torch.autograd.grad(loss.total, record.z)[0]]
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
@@ -45,9 +45,17 @@ def of_parts(record, temperature):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 def test_entropy_and_its_gradients_equal_the_listed_form(quantizer, temperature, dtype, tolerance):
     record = quantizer(channels=10).to(dtype)(latents(10, dtype).requires_grad_())
-    for ours, theirs in zip(of_parts(record, temperature), of_parts(listed(record), temperature), strict=True):
+    for ours, theirs in zip(of_loss(record, temperature), of_loss(listed(record), temperature), strict=True):
         assert ours.dtype == dtype
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+def test_gradient_of_the_mean_alone_equals_the_listed_form(quantizer, temperature):
+    record = quantizer(channels=10).double()(latents(10).requires_grad_())
+    ours, theirs = (of_loss(one, temperature, sample_weight=0.0)[-1] for one in (record, listed(record)))
+    assert (ours - theirs).norm() <= 1e-12 * theirs.norm()
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
