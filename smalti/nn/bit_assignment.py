@@ -132,7 +132,7 @@ class _AssignBits(torch.autograd.Function):
                 for rows in row_chunks(len(tokens), part.shape[1], z.device, ctx.chunk):
                     low, high = _halves(tokens[rows, bits], ctx.slope)
                     u, v = low.probabilities(), high.probabilities()
-                    into[rows, bits] = torch.cat([low.gradient(u * (v @ part)), high.gradient(v * (u @ part.T))], dim=1)
+                    into[rows, bits] = torch.cat([low.gradient(u, v @ part), high.gradient(v, u @ part.T)], dim=1)
         logits = _logits(z, ctx.slope)
         spread = logits * torch.sigmoid(logits) * torch.sigmoid(-logits)
         gradient += 0.5 * grad_log[..., None] * torch.tanh(0.5 * logits) - grad_entropy[..., None] * spread
@@ -152,8 +152,10 @@ class _Half:
             found = torch.cat([found * no[:, None], found * yes[:, None]], dim=1)
         return found
 
-    def gradient(self, weights: Tensor) -> Tensor:
-        """Gradient of the logits (n, m), from probabilities times their gradients, (n, 2^m)."""
+    def gradient(self, probabilities: Tensor, upstream: Tensor) -> Tensor:
+        """Gradient of the logits (n, m), from that of the probabilities, both (n, 2^m)."""
+        # Less their mean: of a token that is sure of its code, digits of the gradient are left only so.
+        weights = probabilities * (upstream - (probabilities * upstream).sum(dim=1, keepdim=True))
         bits = torch.arange(self.set.shape[1], device=weights.device)
         values = torch.arange(weights.shape[1], device=weights.device)
         table = ((values[:, None] >> bits) & 1).to(weights.dtype)

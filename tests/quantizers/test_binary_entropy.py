@@ -44,7 +44,7 @@ def of_loss(record, temperature, **weights):
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 def test_entropy_and_its_gradients_equal_the_listed_form(quantizer, temperature, dtype, tolerance):
-    record = quantizer(channels=10).to(dtype)(latents(10, dtype).requires_grad_())
+    record = quantizer(channels=10).to(dtype)(latents(10, dtype, size=(8, 16, 16)).requires_grad_())
     for ours, theirs in zip(of_loss(record, temperature), of_loss(listed(record), temperature), strict=True):
         assert ours.dtype == dtype
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
