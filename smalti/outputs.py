@@ -8,12 +8,14 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from smalti.nn.containers import register_container
 from smalti.nn.soft_assignment import Kernel, SoftAssignment, assign_codes
 
 Batch = Mapping[str, Any]
 CODE_TERMS = frozenset({"codebook", "commitment", "disentangle", "entropy"})  # losses over records of a learned table
 
 
+@register_container
 @dataclass(frozen=True)
 class DiagonalGaussian:
     """A Gaussian with independent coordinates, the posterior of a KL autoencoder (Kingma & Welling, arXiv:1312.6114).
@@ -69,6 +71,7 @@ class DiagonalGaussian:
         return DiagonalGaussian(self.mean.detach(), self.logvar.detach())
 
 
+@register_container
 @dataclass(frozen=True, kw_only=True)
 class CodebookRecord:
     """What one quantizer did to one batch; the losses measure it.
@@ -92,6 +95,10 @@ class CodebookRecord:
     codebook: Tensor | None = None
     terms: frozenset[str] = CODE_TERMS
     steps: "tuple[CodebookRecord, ...]" = ()
+
+    def __init_subclass__(cls) -> None:
+        """Registers a subclass as a container too."""
+        register_container(cls)
 
     @property
     def tokens(self) -> Tensor:
@@ -136,6 +143,7 @@ class CodebookRecord:
         return assign_codes(z, torch.stack(rows), temperature=temperature, kernel=kernel)
 
 
+@register_container
 @dataclass(frozen=True, kw_only=True)
 class BottleneckOutput:
     """What a bottleneck returns; it computes no loss.
@@ -154,6 +162,7 @@ class BottleneckOutput:
     posterior: DiagonalGaussian | None = None
 
 
+@register_container
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderOutput:
     """One training pass of an autoencoder.
@@ -169,6 +178,7 @@ class AutoencoderOutput:
     heads: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@register_container
 @dataclass(frozen=True, kw_only=True)
 class GeneratorOutput:
     """One training pass of an image generator.
@@ -182,6 +192,7 @@ class GeneratorOutput:
     latents: Tensor
 
 
+@register_container
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorOutput:
     """What a discriminator says of a batch of images.
@@ -195,6 +206,7 @@ class DiscriminatorOutput:
     features: tuple[Tensor, ...] = ()
 
 
+@register_container
 @dataclass(frozen=True, kw_only=True)
 class LossValue:
     """A loss with parts worth logging.

@@ -75,7 +75,7 @@ class FeatureHead(nn.Module):
         height, width = latent.shape[-2:]
         x = self.entrance(latent.to(self.class_token.dtype).flatten(2).transpose(1, 2))
         x = x + self.positions(height, width)
-        first = (self.class_token + self.class_position).to(x.dtype).expand(len(x), 1, -1)
+        first = (self.class_token + self.class_position).to(x.dtype).expand(x.shape[0], 1, -1)
         x = self.norm_in(torch.cat([first, x], dim=1))
         for block in self.blocks[:-1]:
             x = block(x)

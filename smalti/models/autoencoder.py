@@ -10,6 +10,7 @@ from smalti.bottlenecks import Bottleneck
 from smalti.models import Decoder, Encoder
 from smalti.models._heads import FeatureHead, HeadOptions
 from smalti.models._latents import LatentScale
+from smalti.models._pieces import Pieces
 from smalti.models._saved import SavedModel
 from smalti.nn.padding import pad_to_multiple
 from smalti.outputs import AutoencoderOutput, Batch, BottleneckOutput
@@ -51,6 +52,7 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         self.encoder = encoder
         self.bottleneck = bottleneck
         self.decoder = decoder
+        self._pieces = Pieces(decoder.factor)
         self.heads = nn.ModuleDict()
         self._codebook_of_head: dict[str, str] = {}
         for name, options in (heads or {}).items():
@@ -105,10 +107,10 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
     def training_forward(self, batch: Batch) -> AutoencoderOutput:
         """Reconstructs ``batch["image"]`` (B, C, H, W); ``batch["noise"]`` is what a sampling bottleneck would draw."""
         self._check_images(batch["image"])
-        bottleneck: BottleneckOutput = self.bottleneck(self.encoder(batch["image"]), batch.get("noise"))
+        bottleneck: BottleneckOutput = self.bottleneck(self._features(batch["image"]), batch.get("noise"))
         read = {name: bottleneck.codebooks[of].latent for name, of in self._codebook_of_head.items()}
         return AutoencoderOutput(
-            reconstruction=self.decoder(bottleneck.latent),
+            reconstruction=self.decode(bottleneck.latent),
             bottleneck=bottleneck,
             heads={name: head(read[name]) for name, head in self.heads.items()},
         )
@@ -124,13 +126,17 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
             UserError: if H or W is not divisible by ``factor``.
         """
         self._check_images(images)
-        output: BottleneckOutput = self.bottleneck(self.encoder(images))
+        output: BottleneckOutput = self.bottleneck(self._features(images))
         return output
 
     def decode(self, latent: Tensor) -> Tensor:
         """Images (B, C, h * factor, w * factor), not clamped, of latents (B, C', h, w)."""
-        images: Tensor = self.decoder(latent)
+        images: Tensor = self.decoder(latent) if self.training else self._pieces.decode(self.decoder, latent)
         return images
+
+    def _features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.encoder(images) if self.training else self._pieces.encode(self.encoder, images)
+        return features
 
     def decode_indices(self, indices: Tensor) -> Tensor:
         """Images (B, C, h * factor, w * factor) of tokens (B, G, h, w), one of G codebooks each.
@@ -188,6 +194,34 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         """
         height, width = images.shape[-2:]
         return self.decode(self.encode(pad_to_multiple(images, self.factor)).latent)[..., :height, :width]
+
+    def enable_tiling(self, tile_size: int = 512, overlap: float = 0.25) -> None:
+        """Lets encoder and decoder work on overlapping tiles: images of any size in the memory of a tile.
+
+        In evaluation mode only. Features are blended in front of the bottleneck, which quantizes once. Each tile has
+        normalisation statistics and attention of its own, so results differ from those of the whole image, unless it
+        fits a tile.
+
+        Args:
+            tile_size: side of a tile in pixels, a multiple of ``factor``.
+            overlap: fraction of a side that neighbours share, over which they are blended; in [0, 1).
+
+        Raises:
+            UserError: for another size or overlap.
+        """
+        self._pieces.set_tiles(tile_size, overlap)
+
+    def disable_tiling(self) -> None:
+        """Back to whole images."""
+        self._pieces.tile = None
+
+    def enable_slicing(self) -> None:
+        """Lets encoder and decoder work on one image of a batch after the other, in evaluation mode."""
+        self._pieces.slicing = True
+
+    def disable_slicing(self) -> None:
+        """Back to whole batches."""
+        self._pieces.slicing = False
 
     def noise_shape(self, image_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """(C', h, w) for images of ``image_shape`` (C, H, W) if the bottleneck samples, else None."""

@@ -40,7 +40,7 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
     """Index of the row of ``codebook`` at the smallest Euclidean distance from each row of ``z``.
 
     argmin_k |z - e_k|^2 = argmax_k z.e_k - |e_k|^2 / 2, in at least float32 whatever autocast says; the lowest index
-    wins ties.
+    wins ties. A program made by ``torch.export`` compares all rows at a time.
 
     Args:
         z: tokens with shape (N, d).
@@ -56,6 +56,8 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
     """
     z, codebook = at_least_float32(z), at_least_float32(codebook)
     offset = -0.5 * codebook.square().sum(dim=1)
+    if is_exporting():  # a loop over rows would fix their number in the exported program
+        return torch.addmm(offset, z, codebook.T).argmax(dim=1)
     indices = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     for rows in row_chunks(z.shape[0], codebook.shape[0], z.device, chunk):
         indices[rows] = blocked_max(torch.addmm(offset, z[rows], codebook.T))[1]
@@ -91,6 +93,12 @@ def sampled_code(z: Tensor, codebook: Tensor, temperature: float, *, chunk: int 
         noise = torch.empty_like(scores).exponential_().log_().neg_()
         indices[rows] = blocked_max(scores.add_(noise))[1]
     return indices
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` is tracing, which torch before 2.7 does not tell from ``torch.compile``."""
+    asked = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return bool(asked())
 
 
 def blocked_max(scores: Tensor) -> tuple[Tensor, Tensor]:
