@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from smalti.nn.containers import register_container
+from smalti.nn.exporting import register_container
 from smalti.nn.soft_assignment import Kernel, SoftAssignment, assign_codes
 
 Batch = Mapping[str, Any]

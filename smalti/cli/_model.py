@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from smalti.cli._options import check_room, device_of
+from smalti.cli._options import LARGEST_SIDE, check_room, device_of, whole_number
 from smalti.registry import UserError
 
 if TYPE_CHECKING:
@@ -33,17 +33,28 @@ TrustCode = Annotated[
 ]
 
 
-def open_model(path: str, device: str, trust_code: bool = False) -> "Autoencoder":
-    """Loads a trained autoencoder in evaluation mode.
+Tile = Annotated[
+    int | None,
+    whole_number(
+        "Work on overlapping tiles of TILE pixels, a multiple of the model's factor: less memory, other results.",
+        most=LARGEST_SIDE,
+    ),
+]
+
+
+def open_model(path: str, device: str, trust_code: bool = False, tile: int | None = None) -> "Autoencoder":
+    """Loads a trained autoencoder in evaluation mode, to work on tiles of ``tile`` pixels if that is given.
 
     Raises:
-        UserError: if it is missing or damaged or something else, or there is no such device.
+        UserError: if it is missing or damaged or something else, there is no such device, or no such tile.
     """
     from smalti.models.autoencoder import Autoencoder
 
     model = _open(path, device, trust_code)
     if not isinstance(model, Autoencoder):
         raise UserError(f"{path}: a {type(model).__name__}, expected an autoencoder; `smalti sample` is for generators")
+    if tile is not None:
+        model.enable_tiling(tile)
     return model
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
-from smalti.cli._model import ModelPath, TrustCode, batches_of, encodable, open_model
+from smalti.cli._model import ModelPath, Tile, TrustCode, batches_of, encodable, open_model
 from smalti.cli._options import BatchSize, Device, Size
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def encode(
     size: Size = None,
     latents: Annotated[bool, typer.Option("--latents", help="Write latents even if the model has tokens.")] = False,
     batch_size: BatchSize = 8,
+    tile: Tile = None,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
     background: Background = "drop",
@@ -43,7 +44,7 @@ def encode(
     from smalti.cli._files import refuse_existing, write_npz
 
     refuse_existing(out, force)
-    tokenizer = open_model(model, device, trust_code)
+    tokenizer = open_model(model, device, trust_code, tile)
     source, batches = batches_of(tokenizer, data, reading_of(max_pixels, value_range, background), size, batch_size)
     arrays = encoded(tokenizer, source, batches, latents=latents)
     typer.echo(f"{write_npz(out, arrays)} images -> {out}")
@@ -52,15 +53,19 @@ def encode(
 def encoded(
     model: "Autoencoder", source: "ImageSource", batches: "Iterable[Batch]", *, latents: bool
 ) -> "Iterator[tuple[str, np.ndarray]]":
-    """Name and array of each image in the order of the source: int32 tokens (G, h, w), or float32 latents (C, h, w)."""
+    """Name and array of each image in the order of the source: int32 tokens (G, h, w), or float32 latents (C, h, w).
+
+    Tokens are int64 where a codebook has more than 2^31 codes.
+    """
     import torch
 
     from smalti.registry import UserError
 
+    kind = torch.int64 if any(size > 2**31 for size in model.codebook_sizes.values()) else torch.int32
     for batch in encodable(batches, source, model):
         with torch.inference_mode():
             output = model.encode(batch["image"])
-        tokens = None if latents or output.indices is None else output.indices.to(torch.int32)
+        tokens = None if latents or output.indices is None else output.indices.to(kind)
         values = (output.latent.float() if tokens is None else tokens).cpu().numpy()
         whole = torch.isfinite(output.latent).flatten(1).all(dim=1).tolist()
         for index, value, finite in zip(batch["index"].tolist(), values, whole, strict=True):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
-from smalti.cli._model import ModelPath, TrustCode, open_model
+from smalti.cli._model import ModelPath, Tile, TrustCode, open_model
 from smalti.cli._options import Device
 from smalti.registry import UserError
 
@@ -22,6 +22,7 @@ def reconstruct(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images of any size.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the pictures.", show_default=False)],
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Put the original left of it.")] = False,
+    tile: Tile = None,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
     background: Background = "drop",
@@ -48,7 +49,7 @@ def reconstruct(
             raise UserError(f"{target}: two images would be written to it; reconstruct them one after the other")
         refuse_existing(target, force)
     reading = reading_of(max_pixels, value_range, background)
-    tokenizer = open_model(model, device, trust_code)
+    tokenizer = open_model(model, device, trust_code, tile)
     place = next(tokenizer.parameters()).device
     for image, target in zip(images, targets, strict=True):
         original = open_image(image, tokenizer.image_channels, reading).to(place)

@@ -45,7 +45,7 @@ class Pieces:
 
     def _apply(self, work: Callable[[Tensor], Tensor], value: Tensor, scale: Fraction) -> Tensor:
         if self.slicing and value.shape[0] > 1:
-            return torch.cat([self._tiled(work, one, scale) for one in value.split(1)])
+            return torch.cat([self._tiled(work, one, scale) for one in value.chunk(value.shape[0])])
         return self._tiled(work, value, scale)
 
     def _tiled(self, work: Callable[[Tensor], Tensor], value: Tensor, scale: Fraction) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from smalti.nn.exporting import is_exporting
 from smalti.nn.precision import at_least_float32, full_precision
 
 # Scores per chunk: 0.5 MiB of float32 stays in a core's cache; a GPU wants larger ones.
@@ -93,12 +94,6 @@ def sampled_code(z: Tensor, codebook: Tensor, temperature: float, *, chunk: int 
         noise = torch.empty_like(scores).exponential_().log_().neg_()
         indices[rows] = blocked_max(scores.add_(noise))[1]
     return indices
-
-
-def is_exporting() -> bool:
-    """Whether ``torch.export`` is tracing, which torch before 2.7 does not tell from ``torch.compile``."""
-    asked = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-    return bool(asked())
 
 
 def blocked_max(scores: Tensor) -> tuple[Tensor, Tensor]:

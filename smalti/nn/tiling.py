@@ -21,7 +21,7 @@ class Axis:
     Args:
         starts: first position of each tile.
         size: positions of a tile.
-        weights: float64, of each tile at its positions, with shape (tiles, size); they sum to 1 at every position of the side.
+        weights: float64, of each tile at its positions, with shape (tiles, size); they sum to 1 at every position.
     """
 
     starts: tuple[int, ...]

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smalti.nn.exporting import is_exporting
+
 
 class SelfAttention(nn.Module):
     """softmax(q k^T / sqrt(d)) v with several heads of width d (Vaswani et al., arXiv:1706.03762).
@@ -91,7 +93,7 @@ class PositionTable(nn.Module):
             >>> positions(4, 4) is positions.table, positions(2, 6).shape
             (True, torch.Size([12, 8]))
         """
-        if (height, width) == (self.grid, self.grid):
+        if not is_exporting() and (height, width) == (self.grid, self.grid):
             return self.table
         square = self.table.T.reshape(1, -1, self.grid, self.grid)
         wide = square if square.dtype == torch.float64 else square.float()

@@ -81,3 +81,15 @@ def test_a_background_and_a_range_are_what_is_reconstructed(smalti_cli: Verb, tr
     assert made[0] == made[1] == made[2]
     told = smalti_cli("reconstruct", trained, tmp_path / "deep.png", "--out", tmp_path / "dark")
     assert "value_range: 4095 would use all" in told.stderr
+
+
+def test_tiles_are_asked_for_in_pixels(smalti_cli: Verb, trained: Path, photos: Path, tmp_path: Path) -> None:
+    result = smalti_cli("reconstruct", trained, photos / "below" / "b.png", "--out", tmp_path / "a", "--tile", 16)
+    assert result.exit_code == 0, result.output
+    model = smalti.load(trained)
+    model.enable_tiling(16)
+    made = model.reconstruct(open_image(photos / "below" / "b.png", 3))
+    assert torch.equal(to_uint8(open_image(tmp_path / "a" / "b.png", 3)), to_uint8(made))
+    wrong = smalti_cli("reconstruct", trained, photos / "a.png", "--out", tmp_path / "b", "--tile", 6)
+    assert wrong.exit_code == 2
+    assert "tile_size=6: expected a multiple of the factor 4" in wrong.stderr

@@ -1,12 +1,14 @@
-"""Dataclasses of tensors that torch looks into: ``torch.export``, ``tree_map``, data parallelism.
+"""What ``torch.export`` needs to be told: which dataclasses hold tensors, and where a program must not be fixed.
 
-torch opens tuples, lists and dicts by itself; a dataclass is opaque to it until its fields are named.
+torch opens tuples, lists and dicts by itself; a dataclass is opaque to it (and to ``tree_map``) until its fields are
+named.
 """
 
 import dataclasses
 from collections.abc import Hashable, Iterable
 from typing import Any, TypeVar
 
+import torch
 from torch.utils import _pytree as pytree
 
 _C = TypeVar("_C")
@@ -39,6 +41,15 @@ def register_container(cls: type[_C]) -> type[_C]:
         from_dumpable_context=_from_dumpable,
     )
     return cls
+
+
+def is_exporting() -> bool:
+    """Whether ``torch.export`` is tracing, which torch before 2.7 does not tell from ``torch.compile``.
+
+    What depends on a size (a loop over rows, a shortcut for one grid) would be a condition of the exported program.
+    """
+    asked = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    return bool(asked())
 
 
 def _flatten(value: Any) -> tuple[list[Any], Context]:
