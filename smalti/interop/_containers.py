@@ -1,43 +1,21 @@
-"""Files that hold a state dict, read safely: safetensors, and pickles that may name nothing but tensors.
+"""State dicts out of what a file holds: containers are peeled off, prefixes taken away, averages put in their place."""
 
-A pickle is a program. Only ``torch.load(weights_only=True)`` opens one here, which knows tensors and plain containers;
-``argparse.Namespace`` is allowed beside them (LlamaGen and FQGAN store their options so). Classes of Lightning, whose
-checkpoints use callbacks as keys, and the numbers of numpy that callbacks keep are replaced by an empty stand-in:
-nothing of theirs is imported or run.
-"""
-
-import argparse
-import pickle
-import re
-import warnings
-import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from smalti.config import read_json, read_yaml
 from smalti.interop import Weights
+from smalti.interop._numbers import widened
+from smalti.interop._places import locate, read_config_beside
+from smalti.interop._reading import PREFIXES, prefixes, read_file
+from smalti.interop._shards import is_index, read_shards
 from smalti.registry import UserError
 
-SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-DIFFUSERS_NAMES = tuple(
-    f"diffusion_pytorch_model{variant}{suffix}" for variant in ("", ".fp16") for suffix in (".safetensors", ".bin")
-)
-ANCHORS = ("encoder.conv_in.weight", "encoder.conv_in.bias", "decoder.conv_out.weight")
-PREFIXES = ("first_stage_model.", "vae.", "")
 LITEMA = "model_ema."
 DISCRIMINATORS = ("loss.discriminator.",)
-# What pickles of Lightning's classes and of numpy's numbers and arrays name, of any version of both.
-INERT = re.compile(
-    r"(pytorch_lightning|lightning|lightning_fabric)\.[\w.]+$|numpy\.(dtype|ndarray|dtypes\.\w+)$"
-    r"|numpy\._?core\.multiarray\.(scalar|_reconstruct)$"
-)
-_UNREAD = torch.empty(0, device="meta")
 
 
 @dataclass
@@ -53,6 +31,7 @@ class Checkpoint:
         discriminator: tensors of the discriminator, empty if there is none.
         discriminator_place: what stands in front of their names in the file.
         dropped: reason -> what was left out.
+        notes: what the user should know of the numbers in the file.
     """
 
     path: Path
@@ -63,6 +42,7 @@ class Checkpoint:
     discriminator: dict[str, Tensor] = field(default_factory=dict)
     discriminator_place: str = ""
     dropped: dict[str, list[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def drop(self, reason: str, keys: Iterable[str]) -> None:
         """Notes keys that are left out."""
@@ -71,7 +51,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, weights: Weights = "auto") -> Checkpoint:
-    """Reads a file, or the one weights file of a folder.
+    """Reads a file, an index of shards, or the weights of a folder.
 
     Args:
         path: of the file or folder.
@@ -83,117 +63,16 @@ def read_checkpoint(path: Path, weights: Weights = "auto") -> Checkpoint:
     file = locate(path)
     config, config_path = read_config_beside(file)
     checkpoint = Checkpoint(file, {}, config, config_path)
-    loaded = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    loaded = read_shards(file) if is_index(file) else read_file(file)
     state = _open_container(loaded, checkpoint, weights)
     state = _choose_litema(_inside_prefix(state, checkpoint), checkpoint, weights)
+    state, checkpoint.discriminator = _widened(state, checkpoint), _widened(checkpoint.discriminator, checkpoint)
     for prefix in DISCRIMINATORS:
         for key in [key for key in state if key.startswith(prefix)]:
             checkpoint.discriminator[key.removeprefix(prefix)] = state.pop(key)
             checkpoint.discriminator_place = prefix
-    checkpoint.state = {key: _widened(value) for key, value in state.items()}
-    checkpoint.discriminator = {key: _widened(value) for key, value in checkpoint.discriminator.items()}
+    checkpoint.state = state
     return checkpoint
-
-
-def locate(path: Path) -> Path:
-    """The weights file that ``path`` means: itself, the one in a folder, or the ``vae`` of a pipeline's folder.
-
-    Raises:
-        UserError: if there is none, or more than one.
-    """
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise UserError(f"{path}: no such file or folder")
-    if (path / "model_index.json").is_file() and (path / "vae").is_dir():
-        return locate(path / "vae")
-    for name in DIFFUSERS_NAMES:
-        if (path / name).is_file():
-            return path / name
-    found = sorted(entry for entry in path.iterdir() if entry.suffix in SUFFIXES and entry.is_file())
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise UserError(f"{path}: several weights files, name one: {', '.join(entry.name for entry in found)}")
-    raise UserError(f"{path}: no weights here; expected a file that ends in {', '.join(SUFFIXES)}")
-
-
-def read_config_beside(file: Path) -> tuple[Mapping[str, Any], Path | None]:
-    """The configuration that belongs to a weights file: of its own name, or the folder's ``config``.
-
-    Raises:
-        UserError: if it is there and cannot be read.
-    """
-    endings = (".json", ".yaml", ".yml")
-    for place in [file.with_suffix(end) for end in endings] + [file.with_name(f"config{end}") for end in endings]:
-        if not place.is_file():
-            continue
-        try:
-            text = place.read_text(encoding="utf-8")
-            found = read_json(text, str(place)) if place.suffix == ".json" else read_yaml(text, str(place))
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place}: damaged, it is no text ({error})") from error
-        if isinstance(found, Mapping):
-            return found, place
-    return {}, None
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, "pt") as file:
-            keys = list(file.keys())
-            prefix = next(iter(_prefixes(keys)), "")
-            # What will be dropped is not read: a diffusion model around the autoencoder has gigabytes.
-            return {key: file.get_tensor(key) if key.startswith(prefix) else _UNREAD for key in keys}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: damaged, it is no complete safetensors file ({error})") from error
-
-
-class Inert:
-    """Stands for a class of another program that a checkpoint names: holds nothing, does nothing."""
-
-    def __init__(self, *arguments: object, **options: object) -> None:
-        """Forgets its arguments."""
-
-    def __setstate__(self, state: object) -> None:
-        """Forgets its state."""
-
-
-def _read_pickle(path: Path) -> Any:
-    allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
-    try:
-        allowed += [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in _inert_names(path)]
-        with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # other protocols of pickle: what cannot be read is an error
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise UserError(_refusal(path, str(error))) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError, OSError) as error:
-        raise UserError(f"{path}: damaged, it cannot be read as a checkpoint ({_first_line(error)})") from error
-
-
-def _inert_names(path: Path) -> list[str]:
-    """Names in a checkpoint that get a stand-in, found without running it."""
-    if not zipfile.is_zipfile(path):
-        return []
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    return [name for name in names if INERT.match(name)]
-
-
-def _refusal(path: Path, message: str) -> str:
-    asked = re.search(r"\bGLOBAL ([\w.]+)", message) or re.search(
-        r"[Uu]nsupported (?:global|class)\W+([\w.]+)", message
-    )
-    if asked is None:
-        return f"{path}: damaged, or no checkpoint ({message.splitlines()[0] if message else 'empty'})"
-    return (
-        f"{path}: refused, it asks for {asked[1]}, which could run code. If you trust its source, open it there and "
-        "save the state dict alone, best as safetensors"
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _open_container(loaded: Any, checkpoint: Checkpoint, weights: Weights) -> dict[str, Tensor]:
@@ -229,7 +108,7 @@ def _tensors_only(state: Mapping[Any, Any], checkpoint: Checkpoint) -> dict[str,
 
 def _inside_prefix(state: dict[str, Tensor], checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The autoencoder of a file that holds more: keys behind ``first_stage_model.``, ``vae.`` or another prefix."""
-    known = _prefixes(state)
+    known = prefixes(state)
     if not known or known[0] == "":
         return state
     if len(known) > 1 and known[0] not in PREFIXES:
@@ -238,14 +117,6 @@ def _inside_prefix(state: dict[str, Tensor], checkpoint: Checkpoint) -> dict[str
         if not key.startswith(known[0]):
             checkpoint.drop(f"outside {known[0]!r}: another network of the file", [key])
     return {key.removeprefix(known[0]): value for key, value in state.items() if key.startswith(known[0])}
-
-
-def _prefixes(keys: Iterable[str]) -> list[str]:
-    """What stands in front of the keys of autoencoders; the known ones alone if there are any."""
-    found = dict.fromkeys(
-        key.removesuffix(anchor) for key in keys for anchor in ANCHORS if key == anchor or key.endswith(f".{anchor}")
-    )
-    return [prefix for prefix in PREFIXES if prefix in found] or list(found)
 
 
 def _choose_litema(state: dict[str, Tensor], checkpoint: Checkpoint, weights: Weights) -> dict[str, Tensor]:
@@ -272,6 +143,10 @@ def _choose_litema(state: dict[str, Tensor], checkpoint: Checkpoint, weights: We
     return {key: replaced.get(key, value) for key, value in state.items()}
 
 
-def _widened(value: Tensor) -> Tensor:
-    """Half precision as float32, which holds it exactly: a KL autoencoder overflows in float16."""
-    return value.float() if value.dtype in {torch.float16, torch.bfloat16} else value
+def _widened(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """A state dict in floating point; what became of it is noted."""
+    numbers = widened(state, checkpoint.path)
+    checkpoint.notes += tuple(numbers.notes)
+    for reason, keys in numbers.dropped.items():
+        checkpoint.drop(reason, keys)
+    return numbers.state

@@ -1,28 +1,39 @@
 """Which format a file is of, told from its keys; and why it is none that can be imported."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from smalti.interop import Format
+from smalti.interop._classes import refuse_class
 from smalti.registry import UserError, names, resolve, suggest
 
 OURS = "smalti"
 AUTO = "auto"
+DIFFUSERS = "diffusers"
 ALIASES = {
     "taming": "latent_diffusion",
     "compvis": "latent_diffusion",
     "stable_diffusion": "latent_diffusion",
     "ldm": "latent_diffusion",
 }
-# Networks that people have beside a tokenizer: what a key begins with -> what it is.
+# Networks that people have beside a tokenizer, or in its place: pattern of a key -> what it is.
 OTHERS = (
-    ("tok_embeddings", "a generator of tokens, and no tokenizer"),
-    ("model.diffusion_model.", "a diffusion model without an autoencoder in it"),
-    ("down_blocks.0.resnets.", "a diffusion model's U-Net, and no autoencoder"),
-    ("main.0.", "a discriminator, and no autoencoder"),
-    ("blocks.0.", "a discriminator or transformer, and no autoencoder"),
-    ("net.slice1.", "LPIPS, and no autoencoder"),
-    ("transformer_blocks.", "a diffusion transformer, and no autoencoder"),
+    (
+        r"(vae\.)?((taesd_)?(encoder|decoder)\.)?(layers\.)?\d+\.conv\.0\.weight$",
+        "AutoencoderTiny (TAESD), which is not read",
+    ),
+    (r"(encoder\.down_blocks\.\d+\.\d+\.|encoder\.stages\.\d+\.)", "AutoencoderDC (DC-AE), which is not read"),
+    (r"tok_embeddings", "a generator of tokens, and no tokenizer"),
+    (r"model\.diffusion_model\.", "a diffusion model without an autoencoder in it"),
+    (r"down_blocks\.0\.(resnets|attentions)\.", "a diffusion model's U-Net, and no autoencoder"),
+    (r"main\.0\.", "a discriminator, and no autoencoder"),
+    (r"blocks\.0\.", "a discriminator or transformer, and no autoencoder"),
+    (r"net\.slice1\.", "LPIPS, and no autoencoder"),
+    (r"(single_)?transformer_blocks\.", "a diffusion transformer, and no autoencoder"),
 )
 
 
@@ -74,8 +85,29 @@ def recognise(keys: Collection[str], asked: str, where: Path) -> Format:
     return found
 
 
+def refuse_other(state: Mapping[str, Tensor], beside: Mapping[str, Any], where: Path) -> None:
+    """Refuses what keys alone do not show: networks whose configuration names another class, and those of videos.
+
+    Args:
+        state: of the checkpoint.
+        beside: the configuration beside it.
+        where: the file, for messages.
+
+    Raises:
+        UserError: naming what it is.
+    """
+    fitting = [name for name in formats() if format_named(name).recognises(state.keys())]
+    if fitting in ([], [DIFFUSERS]):  # else it says nothing about these weights: a folder of downloads
+        refuse_class(beside, where)
+    over_time = [key for key, value in state.items() if not value.is_nested and value.ndim == 5 and "coder." in key]
+    if over_time:
+        raise UserError(
+            f"{where}: an autoencoder of videos, {over_time[0]} is a convolution over time; expected images"
+        )
+
+
 def _what(keys: Collection[str]) -> str:
-    for beginning, what in OTHERS:
-        if any(key.startswith(beginning) for key in keys):
+    for pattern, what in OTHERS:
+        if any(re.match(pattern, key) for key in keys):
             return f"it looks like {what}"
     return f"its keys begin with {', '.join(list(keys)[:4])}"

@@ -14,7 +14,8 @@ from smalti.interop._backbone import layout_of_ours
 from smalti.interop._codebooks import under_usual_name
 from smalti.interop._containers import Checkpoint, read_checkpoint
 from smalti.interop._infer import Shapes, infer
-from smalti.interop._recognise import AUTO, recognise
+from smalti.interop._numbers import one_precision, refuse_odd
+from smalti.interop._recognise import AUTO, recognise, refuse_other
 from smalti.interop._table import Table, Translation, to_ours, to_theirs, unexplained
 from smalti.models.autoencoder import Autoencoder
 from smalti.nn.meta import on_meta_device
@@ -73,10 +74,14 @@ def import_checkpoint(path: str | Path, format: str = AUTO, options: ImportOptio
     """
     options = options or ImportOptions()
     checkpoint = read_checkpoint(Path(path), options.weights)
+    refuse_other(checkpoint.state, checkpoint.config, checkpoint.path)
     kind = recognise(checkpoint.state.keys(), format, checkpoint.path)
     refuse_unasked(options, kind.asks, kind.title)
-    config = config_from(checkpoint, kind, options)
     table = kind.table(kind.layout(checkpoint.state.keys()))
+    weights = [key for key in checkpoint.state if table.why_dropped(key) is None and table.ours(key)]
+    refuse_odd(checkpoint.state, weights, checkpoint.path)
+    one_precision(checkpoint.state, weights)
+    config = config_from(checkpoint, kind, options)
     try:
         with on_meta_device():
             model = build(config, Autoencoder)
@@ -97,7 +102,7 @@ def import_checkpoint(path: str | Path, format: str = AUTO, options: ImportOptio
         format=kind,
         checkpoint=checkpoint,
         dropped=dropped,
-        notes=tuple(kind.notes(config)),
+        notes=(*kind.notes(config), *checkpoint.notes),
         mapped=mapped,
     )
 

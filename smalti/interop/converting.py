@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from smalti.config import config_of
 from smalti.discriminators import Discriminator
 from smalti.interop import Format, ImportOptions
-from smalti.interop._containers import SUFFIXES
 from smalti.interop._discriminator import import_discriminator
+from smalti.interop._places import SUFFIXES
 from smalti.interop._recognise import AUTO, OURS, format_named
 from smalti.interop.conversion import Imported, export_state, heads_of, import_checkpoint, refuse_unasked
 from smalti.interop.opening import foreign_source, our_source, refuse_format

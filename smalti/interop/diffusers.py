@@ -19,6 +19,12 @@ from smalti.writing import to_json, whole, write_whole
 
 KL, VQ = "AutoencoderKL", "VQModel"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+# Classes with the encoder of AutoencoderKL: what keys of the rest begin with -> what it is.
+RELATIVES = (
+    ("decoder.condition_encoder.", "AsymmetricAutoencoderKL, whose decoder sees a mask"),
+    ("decoder_unet.", "ConsistencyDecoderVAE, whose decoder is a consistency model"),
+    ("bn.running_", "AutoencoderKLFlux2, which normalises patches of its latents"),
+)
 DEFAULT_SCALE = 0.18215  # of AutoencoderKL, where a configuration says nothing
 
 
@@ -34,11 +40,14 @@ class Diffusers(Format):
         return any(key.startswith("encoder.down_blocks.0.resnets.") for key in keys)
 
     def refuses(self, keys: Collection[str]) -> str | None:
-        """MoVQ, whose decoder is normalised by the codes, and video autoencoders."""
+        """MoVQ, whose decoder is normalised by the codes, video autoencoders and other classes that encode alike."""
         if any(".spatial_norm." in key or ".norm1.conv_y." in key for key in keys):
             return "its decoder is normalised by the codes (MoVQ, norm_type 'spatial'), which smalti has not"
         if any(".temporal_res_block." in key or ".conv1.conv." in key for key in keys):
             return "it is an autoencoder of videos"
+        for beginning, what in RELATIVES:
+            if any(key.startswith(beginning) for key in keys):
+                return f"it is {what}"
         return None
 
     def layout(self, keys: Collection[str]) -> Layout:

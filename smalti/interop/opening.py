@@ -1,5 +1,6 @@
 """Models from wherever they are: a run, a saved model, the Hub, or a checkpoint of another project."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,16 @@ from torch import Tensor
 
 from smalti.config import config_of
 from smalti.interop import ImportOptions
-from smalti.interop._containers import DIFFUSERS_NAMES, SUFFIXES
+from smalti.interop._places import DIFFUSERS_NAMES, PIPELINE, SUFFIXES
 from smalti.interop._recognise import AUTO, OURS, format_named
-from smalti.interop.conversion import import_checkpoint
+from smalti.interop._shards import indexes_in, is_index, read_index
+from smalti.interop.conversion import Imported, import_checkpoint
 from smalti.models._checkpoint import MODEL, find_checkpoint
 from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, is_saved_model, read_config, read_weights
 from smalti.models._saved import SavedModel
 from smalti.registry import UserError
+
+log = logging.getLogger("smalti")
 
 
 def open_model(path: str | Path, format: str = AUTO, *, trust_code: bool = False, map_location: str = "cpu") -> Any:
@@ -32,7 +36,14 @@ def open_model(path: str | Path, format: str = AUTO, *, trust_code: bool = False
     if foreign is None:
         refuse_format(path, format)
         return SavedModel.from_pretrained(our_source(path), trust_code=trust_code, map_location=map_location)
-    return import_checkpoint(foreign, format).model.to(map_location)
+    return _told(import_checkpoint(foreign, format)).model.to(map_location)
+
+
+def _told(imported: Imported) -> Imported:
+    """What was imported; what is to be known of its numbers goes to the log."""
+    for note in imported.checkpoint.notes:
+        log.warning("%s: %s", imported.checkpoint.path, note)
+    return imported
 
 
 def refuse_format(path: str | Path, format: str) -> None:
@@ -57,7 +68,11 @@ def our_source(path: str | Path) -> str | Path:
 def foreign_source(path: str | Path, format: str = AUTO) -> Path | None:
     """Where a foreign checkpoint lies, downloaded from the Hub if need be; None if ``path`` means a model of ours."""
     place = Path(path)
-    if format == OURS or find_checkpoint(path) is not None or is_saved_model(Path(our_source(path))):
+    if format == OURS or find_checkpoint(path) is not None:
+        return None
+    if place.is_dir() and indexes_in(place) and not (place / WEIGHTS).is_file():
+        return place  # whatever its config.json says: models of ours are never in shards
+    if is_saved_model(Path(our_source(path))):
         return None
     if format != AUTO and place.exists():
         return place
@@ -73,7 +88,7 @@ def foreign_source(path: str | Path, format: str = AUTO) -> Path | None:
 
 def _holds_weights(folder: Path) -> bool:
     """Whether a folder looks like another project's: its configuration, a pipeline, or weights not named as ours."""
-    if (folder / CONFIG).is_file() or (folder / "model_index.json").is_file():
+    if (folder / CONFIG).is_file() or (folder / PIPELINE).is_file():
         return True
     return any(entry.suffix in SUFFIXES and entry.name != WEIGHTS for entry in folder.iterdir())
 
@@ -81,9 +96,11 @@ def _holds_weights(folder: Path) -> bool:
 def _download(repository: str, folder: Path) -> Path:
     for name in DIFFUSERS_NAMES:
         try:
-            fetch(repository, name, {})
+            found = fetch(repository, name, {})
         except UserError:
             continue
+        for shard in dict.fromkeys(read_index(found).values()) if is_index(found) else ():
+            fetch(repository, shard, {})
         return folder
     raise UserError(f"{repository}: no model of smalti, and none of {', '.join(DIFFUSERS_NAMES)}")
 
@@ -121,7 +138,7 @@ def start_state(path: str | Path, network: str = MODEL, *, trust_code: bool = Fa
     foreign = foreign_source(path)
     if foreign is None:
         return read_weights(_file(path, WEIGHTS), read_config(_file(path, CONFIG), trust_code=trust_code))
-    return import_checkpoint(foreign).model.state_dict()
+    return _told(import_checkpoint(foreign)).model.state_dict()
 
 
 def _file(path: str | Path, name: str) -> Path:

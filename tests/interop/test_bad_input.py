@@ -62,12 +62,6 @@ def test_a_truncated_file_is_called_damaged(state: State, tmp_path: Path, name: 
     assert "damaged" in refusal(path)
 
 
-def test_a_file_of_text_is_called_damaged(tmp_path: Path) -> None:
-    path = tmp_path / "vq.pt"
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n")
-    assert "damaged" in refusal(path)
-
-
 def test_a_missing_file_and_an_empty_folder_are_named(tmp_path: Path) -> None:
     assert "no such file or folder" in refusal(tmp_path / "none.ckpt")
     assert "no weights here" in refusal(tmp_path)
