@@ -35,7 +35,7 @@ class Part:
     The base class of a kind sets ``kind`` (the word used in messages) and ``package`` (where its files are). A part
     that exists once for each player of a game (an adversarial loss) sets ``phase``. ``stand_ins`` are classes and
     protocols of which a class from elsewhere may be one instead of the kind's own; ``functions`` says whether a plain
-    function may stand for the kind, too.
+    function may stand for the kind, too. ``former`` tells what became of names that were given up.
     """
 
     kind: ClassVar[str] = "part"
@@ -43,6 +43,7 @@ class Part:
     phase: ClassVar[Phase | None] = None
     stand_ins: ClassVar[tuple[type, ...]] = ()
     functions: ClassVar[bool] = False
+    former: ClassVar[Mapping[str, str]] = {}
     _arguments: Mapping[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -88,7 +89,9 @@ def resolve(name: str, base: type[Part], phase: Phase | None = None) -> Any:
     if "." in name:
         return _import_path(name, base)
     if name not in names(base):
-        raise UserError(f"unknown {base.kind} {shown(name)}{suggest(name[:LONGEST_PATH], names(base))}")
+        became = base.former.get(name)
+        hint = f": it became {became}" if became else suggest(name[:LONGEST_PATH], names(base))
+        raise UserError(f"unknown {base.kind} {shown(name)}{hint}")
     candidates = _classes(f"{base.package}.{name}", base)
     fitting = [value for value in candidates if phase is None or value.phase in {None, phase}]
     if not fitting:

@@ -20,6 +20,9 @@ class Bottleneck(Part, nn.Module):
     kind = "bottleneck"
     package = "smalti.bottlenecks"
     stand_ins = (nn.Module,)
+    former: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("vector_quantizer", "factorized"), "'tokens', with codebooks: {NAME: {quantizer: {type: nearest, size: ...}}}"
+    )
     provides: ClassVar[frozenset[str]] = frozenset()
     in_channels: int
     latent_channels: int

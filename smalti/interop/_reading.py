@@ -92,6 +92,9 @@ def _read_pickle(path: Path) -> Any:
         allowed += [(type(name.rpartition(".")[2], (Inert,), {}), name) for name in _inert_names(path)]
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # other protocols of pickle: what cannot be read is an error
+            if path.suffix == ".safetensors":  # torch goes by the name, and would take it for one
+                with path.open("rb") as file:
+                    return torch.load(file, map_location="cpu", weights_only=True)
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(path, str(error))) from error

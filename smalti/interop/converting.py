@@ -160,8 +160,11 @@ def _open(source: str | Path, name: str, options: ImportOptions, trust_code: boo
             raise UserError(f"{source}: --weights ema: a model of smalti holds one set of weights")
         model, weights = SavedModel.from_pretrained(our_source(source), trust_code=trust_code), "raw"
     if not isinstance(model, Autoencoder):
-        what = f"a {type(model).__name__}, and formats of other projects are of autoencoders"
-        raise UserError(f"{source}: {what}; smalti.load and `smalti sample` take it as it is")
+        what = f"a generator of images ({type(model).__name__}) that smalti trained and saved"
+        raise UserError(
+            f"{source}: {what}: `smalti convert` translates autoencoders, from and to formats of other projects; "
+            "smalti.load and `smalti sample` take this one as it is"
+        )
     return _Source(model, None, weights)
 
 

@@ -57,9 +57,9 @@ def refuse_format(path: str | Path, format: str) -> None:
 
 
 def our_source(path: str | Path) -> str | Path:
-    """The model's folder of a run, or of its weights file, or ``path`` itself."""
+    """The model's folder of a run, or of its weights or configuration, or ``path`` itself."""
     place = Path(path)
-    if place.name == WEIGHTS and is_saved_model(place.parent):
+    if place.name in {WEIGHTS, CONFIG} and place.is_file() and is_saved_model(place.parent):
         return place.parent
     inside = place / "model"
     return inside if (inside / CONFIG).is_file() else path

@@ -166,6 +166,7 @@ def find_checkpoint(source: str | Path) -> RunCheckpoint | None:
     place = Path(source)
     if place.exists():
         return _in_place(place)
+    _refuse_missing(place)
     run, at, which = str(source).rpartition("@")
     if not at or "/" in which:
         return None
@@ -189,11 +190,27 @@ def _in_place(place: Path) -> RunCheckpoint | None:
     if inside.name == CHECKPOINTS and (inside.parent / RECIPE).is_file():
         raise UserError(f"{place}: all checkpoints of a run: {_choices(inside.parent)}")
     if _is_run_without_model(place):
-        raise UserError(
-            f"{place}: a run without model/ yet, as one that was stopped: `smalti train RECIPE --out {place} --resume` "
-            f"goes on with it; {_choices(place)}"
-        )
+        raise UserError(_without_model(place, place))
     return None
+
+
+def _refuse_missing(place: Path) -> None:
+    """Refuses what a run could hold and does not: a step written short, a step that is gone, the model of no end."""
+    inside = Path(os.path.abspath(place))
+    run = inside.parent.parent
+    if inside.parent.name == CHECKPOINTS and (run / RECIPE).is_file():
+        known = re.fullmatch(r"\d{1,18}", inside.name, re.ASCII) and int(inside.name) in _steps(run)
+        raise UserError(f"{place}: no such folder: {f'write {run}@{int(inside.name)}' if known else _choices(run)}")
+    if inside.name == MODEL and _is_run_without_model(inside.parent):
+        raise UserError(_without_model(place, Path(place).parent))
+
+
+def _without_model(place: Path, run: Path) -> str:
+    asked = "a run without model/ yet" if place == run else "no such folder, its run has no model yet"
+    return (
+        f"{place}: {asked}, as one that was stopped: `smalti train RECIPE --out {run} --resume` goes on with it; "
+        f"{_choices(run)}"
+    )
 
 
 def _asked(run: Path, name: str) -> str:

@@ -168,7 +168,7 @@ def test_images_are_sampled_from_a_checkpoint(tmp_path: Path, smalti_cli: Verb) 
     with np.load(tmp_path / "a.npz") as sampled, np.load(tmp_path / "b.npz") as expected:
         assert np.array_equal(sampled["arr_0"], expected["arr_0"])
     for source in (f"{run}@7", model):
-        refused(smalti_cli("convert", source, tmp_path / "out"), "a ResnetGenerator", "smalti sample")
+        refused(smalti_cli("convert", source, tmp_path / "out"), "ResnetGenerator", "smalti sample")
     refused(smalti_cli("convert", f"{run}@7", tmp_path / "out", "--weights", "ema"), "averages no weights")
     refused(smalti_cli("encode", f"{run}@7", "--data", tmp_path, "--out", tmp_path / "x.npz"), "smalti sample")
 

@@ -83,7 +83,7 @@ def test_shards_convert_and_start_a_training(model: Autoencoder, tmp_path: Path)
         assert opening.start_config(place)["bottleneck"]["latent_channels"] == 4
         started = opening.start_state(place)
         assert all(torch.equal(value, started[key]) for key, value in model.state_dict().items())
-    recipe = load_recipe("tiny-vae", [f"model={{init: {path.parent}}}"])
+    recipe = load_recipe("tiny-vae-kl-f8", [f"model={{init: {path.parent}}}"])
     assert same(build_model(recipe), model)
 
 
