@@ -104,6 +104,12 @@ def masked(quantized: Tensor, indices: Tensor, z: Tensor) -> tuple[Tensor, Tenso
     return torch.where(finite[:, None], quantized, torch.nan), torch.where(finite, indices, NO_CODE)
 
 
+def mean_row(rows: Tensor, weights: Tensor) -> Tensor:
+    """The mean, with shape (d,), of a table (K, d) whose rows count as often as ``weights`` (K,) says."""
+    weights = weights.to(rows.dtype)
+    return (weights[:, None] * rows).sum(dim=0) / weights.sum()
+
+
 def gather(rows: Tensor, indices: Tensor) -> Tensor:
     """Rows of a table (K, d) at indices (B, h, w), with shape (B, d, h, w)."""
     # Contiguous: a channels-last view would silently switch a convolution behind it to another memory format.

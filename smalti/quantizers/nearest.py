@@ -21,7 +21,7 @@ from smalti.nn.gradient import gradient_copy, rotation, straight_through
 from smalti.nn.precision import at_least_float32, full_precision
 from smalti.nn.unit import unit
 from smalti.outputs import CODE_TERMS, CodebookRecord
-from smalti.quantizers import Quantizer, check_size, gather, masked
+from smalti.quantizers import Quantizer, check_size, gather, masked, mean_row
 
 Estimator = Literal["straight_through", "gradient_copy", "rotation"]
 Start = Literal["uniform", "normal", "kmeans"]
@@ -169,9 +169,7 @@ class Nearest(Quantizer):
 
         Before the first update all codes count equally.
         """
-        rows = self.rows()
-        weights = self.weights().to(rows.dtype)
-        return (weights[:, None] * rows).sum(dim=0) / weights.sum()
+        return mean_row(self.rows(), self.weights())
 
     @torch.no_grad()
     def move(self, records: Sequence[CodebookRecord]) -> None:

@@ -1,0 +1,80 @@
+"""SimVQ: a table that stays as it was drawn, seen through one learned linear map, so that all codes move together.
+
+    e_j = W c_j,  c_j ~ N(0, 1 / d) fixed,  k = argmin_j |z - e_j|^2
+
+(Zhu et al., arXiv:2411.02038; there with 65,536 codes of 128 channels and the loss codebook + 0.25 commitment.) In an
+ordinary table only chosen rows get a gradient, and the others are left behind; here every gradient moves W. ``size`` K
+is the number of rows.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from smalti.nn.code_search import nearest_code
+from smalti.nn.gradient import rotation, straight_through
+from smalti.nn.precision import at_least_float32, full_precision
+from smalti.outputs import CodebookRecord
+from smalti.quantizers import Quantizer, check_size, gather, masked, mean_row
+
+Estimator = Literal["straight_through", "rotation"]
+
+
+class SimVQ(Quantizer):
+    """K fixed rows of d channels through a learned d x d matrix; the nearest one is taken (arXiv:2411.02038).
+
+    Args:
+        size: number of codes K.
+        channels: width d of a code.
+        estimator: how the decoder's gradient passes the choice, see :mod:`smalti.nn.gradient`.
+        usage_window: updates over which usage and perplexity are counted.
+    """
+
+    table: Tensor
+
+    def __init__(
+        self,
+        *,
+        size: Annotated[int, Field(ge=1)],
+        channels: Annotated[int, Field(ge=1)],
+        estimator: Estimator = "straight_through",
+        usage_window: Annotated[int, Field(ge=1)] = 100,
+    ) -> None:
+        super().__init__()
+        check_size(size, f"size={size}")
+        if estimator not in {"straight_through", "rotation"}:
+            raise ValueError(f"estimator={estimator!r}: expected 'straight_through' or 'rotation'")
+        self.size, self.channels, self.estimator = size, channels, estimator
+        self.register_buffer("table", torch.randn(size, channels) * channels**-0.5)
+        self.map = nn.Linear(channels, channels, bias=False)
+        self.count_usage(usage_window)
+
+    def forward(self, z: Tensor) -> CodebookRecord:
+        """Quantizes z with shape (B, d, h, w); -1 and nan where z is not finite."""
+        with full_precision():
+            z = at_least_float32(z)
+            rows = self.rows(z.dtype)
+            flat = z.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
+            indices = nearest_code(flat, rows.detach()).view(z.shape[0], *z.shape[2:])
+            quantized, indices = masked(gather(rows, indices), indices, z)
+            passes = rotation if self.estimator == "rotation" else straight_through
+            latent = passes(z, quantized) if self.training else quantized
+            return CodebookRecord(z=z, quantized=quantized, latent=latent, codebook=rows, indices=indices)
+
+    def rows(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """All codes with shape (K, d), in at least float32."""
+        wide = torch.promote_types(self.table.dtype, dtype)
+        return self.table.to(wide) @ self.map.weight.to(wide).T
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """The codes of ``indices`` (B, h, w), with shape (B, d, h, w)."""
+        with full_precision():
+            return gather(self.rows(), indices)
+
+    @torch.no_grad()
+    def mean(self) -> Tensor:
+        """The mean code with shape (d,), weighted by how often codes were chosen over the window."""
+        with full_precision():
+            return mean_row(self.rows(), self.weights())
