@@ -22,8 +22,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "bsq": {"channels": 4},
     "simvq": {"size": 12, "channels": 3},
     "ibq": {"size": 12, "channels": 3},
+    "residual": {"quantizer": {"type": "nearest", "size": 12, "channels": 3, "init": "normal"}, "steps": 2},
 }
 every_quantizer = pytest.mark.parametrize("name", names(Quantizer))
+# With one index plane; tests/quantizers/test_residual.py has the same laws for several.
+every_plain = pytest.mark.parametrize("name", [name for name in names(Quantizer) if name != "residual"])
 
 
 def make(name: str) -> Quantizer:
@@ -56,7 +59,7 @@ def test_lookup_of_the_indices_is_the_latent_bit_for_bit(name: str, training: bo
     assert torch.equal(made.lookup(record.indices), record.latent)
 
 
-@every_quantizer
+@every_plain
 def test_every_index_has_a_code_of_its_own(name: str) -> None:
     made = make(name).eval()
     codes = made.lookup(torch.arange(made.size).view(1, 1, -1))[0, :, 0].T
@@ -102,7 +105,7 @@ def test_the_gradient_reaches_the_encoder_and_is_the_same_each_time(name: str) -
     assert torch.equal(*gradients)
 
 
-@every_quantizer
+@every_plain
 def test_forward_changes_nothing_and_a_frozen_one_only_counts(name: str) -> None:
     made = make(name)
     before = state(made)
@@ -116,7 +119,7 @@ def test_forward_changes_nothing_and_a_frozen_one_only_counts(name: str) -> None
     assert made.state_dict()["window.counts"].sum() == record.indices.numel()
 
 
-@every_quantizer
+@every_plain
 def test_usage_is_a_plain_count(name: str) -> None:
     made = make(name)
     record = made(latents(made))
@@ -130,7 +133,7 @@ def test_usage_is_a_plain_count(name: str) -> None:
     torch.testing.assert_close(made.mean().double(), rows.mean(dim=(0, 2, 3)), rtol=1e-5, atol=1e-6)
 
 
-@every_quantizer
+@every_plain
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_what_is_not_finite_has_no_code(name: str, value: float) -> None:
     made = make(name)
