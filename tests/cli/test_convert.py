@@ -18,6 +18,7 @@ from smalti.interop.conversion import export_state
 from smalti.metrics._latents import latent_statistics
 from smalti.models._latents import LatentScale
 from smalti.models._pretrained import set_options
+from smalti.models.mlp_generator import MLPGenerator
 from smalti.registry import UserError
 from tests.cli.conftest import Verb
 from tests.conftest import GOLDEN
@@ -255,3 +256,68 @@ def test_scaled_samples_have_mean_0_and_deviation_1() -> None:
     torch.testing.assert_close(latents.invert(scaled), posterior.mean)
     drawn = torch.cat([posterior.sample() for _ in range(64)])
     torch.testing.assert_close(float(drawn.std(correction=0)), found.overall, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"dear weights\n", "no weights: it is text, which begins with 'dear weights'"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"", "damaged, it is empty"),
+        (b"PK\x03\x04", "cut off?"),
+        (b"GGUF\x03\0\0\0", "GGUF"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_called_by_its_name(
+    smalti_cli: Verb, tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "text.txt").write_bytes(content)
+    result = smalti_cli("convert", tmp_path / "text.txt", tmp_path / "d")
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_generator_is_no_autoencoder_to_convert(smalti_cli: Verb, tmp_path: Path) -> None:
+    folder = tmp_path / "gan"
+    MLPGenerator(image_size=8, image_channels=1, latent_size=4, widths=(8,)).save_pretrained(folder)
+    for place in (folder, folder / "model.safetensors", folder / "config.json"):
+        result = smalti_cli("convert", place, tmp_path / "d")
+        assert result.exit_code == 2
+        assert "a generator of images (MLPGenerator) that smalti trained and saved" in result.stderr
+        assert "`smalti convert` translates autoencoders" in result.stderr
+        assert "`smalti sample`" in result.stderr
+
+
+def test_float8_is_told(smalti_cli: Verb, tmp_path: Path) -> None:
+    state = export_state(tiny_kl(), format_named("diffusers")).state
+    key = "encoder.conv_in.weight"
+    scaled = {key: state[key].to(torch.float8_e4m3fn), "encoder.conv_in.scale_weight": torch.ones(())}
+    path = save(tmp_path / "vae.safetensors", state | scaled)
+    result = smalti_cli("convert", path, tmp_path / "ours")
+    assert result.exit_code == 0, result.stderr
+    assert "note: 1 tensors of the file had been rounded to 8 bits (float8_e4m3fn)" in result.stdout
+    assert "dropped: encoder.conv_in.scale_weight: scale of float8 weights, multiplied into them" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "messages"),
+    [
+        ("checkpoints/4", ["no such folder: write ", "@4"]),
+        ("checkpoints/9", ["@last or ", "steps there: 2, 4"]),
+        ("checkpoints/best", ["@last or ", "steps there: 2, 4"]),
+        ("checkpoints/00000004/state.pt", ["a file of a checkpoint: write ", "@4"]),
+        ("checkpoints", ["all checkpoints of a run", "@last"]),
+        ("model", ["--resume", "@last or ", "steps there: 2, 4"]),
+        ("", ["--resume", "@last or ", "steps there: 2, 4"]),
+    ],
+)
+def test_places_in_a_stopped_run_say_what_to_write(
+    smalti_cli: Verb, trained: Path, tmp_path: Path, place: str, messages: list[str]
+) -> None:
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("model"))
+    result = smalti_cli("convert", tmp_path / "run" / place, tmp_path / "d")
+    assert result.exit_code == 2
+    for message in messages:
+        assert message in result.stderr
