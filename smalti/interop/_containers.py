@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from smalti.interop import Weights
-from smalti.interop._numbers import widened
+from smalti.interop._numbers import is_marked, widened
 from smalti.interop._places import locate, read_config_beside
 from smalti.interop._reading import PREFIXES, prefixes, read_file
 from smalti.interop._shards import is_index, read_shards
@@ -65,8 +65,10 @@ def read_checkpoint(path: Path, weights: Weights = "auto") -> Checkpoint:
     checkpoint = Checkpoint(file, {}, config, config_path)
     loaded = read_shards(file) if is_index(file) else read_file(file)
     state = _open_container(loaded, checkpoint, weights)
+    marked = is_marked(state, next(iter(prefixes(state)), ""))
     state = _choose_litema(_inside_prefix(state, checkpoint), checkpoint, weights)
-    state, checkpoint.discriminator = _widened(state, checkpoint), _widened(checkpoint.discriminator, checkpoint)
+    state = _widened(state, checkpoint, marked)
+    checkpoint.discriminator = _widened(checkpoint.discriminator, checkpoint, marked)
     for prefix in DISCRIMINATORS:
         for key in [key for key in state if key.startswith(prefix)]:
             checkpoint.discriminator[key.removeprefix(prefix)] = state.pop(key)
@@ -143,9 +145,9 @@ def _choose_litema(state: dict[str, Tensor], checkpoint: Checkpoint, weights: We
     return {key: replaced.get(key, value) for key, value in state.items()}
 
 
-def _widened(state: Mapping[str, Tensor], checkpoint: Checkpoint) -> dict[str, Tensor]:
+def _widened(state: Mapping[str, Tensor], checkpoint: Checkpoint, marked: bool) -> dict[str, Tensor]:
     """A state dict in floating point; what became of it is noted."""
-    numbers = widened(state, checkpoint.path)
+    numbers = widened(state, checkpoint.path, marked=marked)
     checkpoint.notes += tuple(numbers.notes)
     for reason, keys in numbers.dropped.items():
         checkpoint.drop(reason, keys)

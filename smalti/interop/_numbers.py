@@ -5,13 +5,16 @@ A file in float8 was rounded when it was written, which is told. Where a layer h
 """
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from smalti.registry import UserError
+from smalti.config import read_json
+from smalti.registry import UserError, shown
 
 FLOAT8 = frozenset({torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz})
 HALVES = frozenset({torch.float16, torch.bfloat16})
@@ -36,12 +39,23 @@ class Numbers:
     notes: list[str] = field(default_factory=list)
 
 
-def widened(state: Mapping[str, Tensor], where: Path) -> Numbers:
+def is_marked(keys: Collection[str], prefix: str) -> bool:
+    """Whether a marker outside the network says that its float8 weights are scaled: it speaks of all below its place.
+
+    Args:
+        keys: of the whole file.
+        prefix: of the network in it.
+    """
+    return any(prefix.startswith(key.removesuffix(MARKER)) for key in keys if _leaf(key) == MARKER)
+
+
+def widened(state: Mapping[str, Tensor], where: Path, *, marked: bool = False) -> Numbers:
     """Half precision and float8 in float32, which holds both exactly: a KL autoencoder overflows in float16.
 
     Args:
         state: of a file.
         where: the file, for messages.
+        marked: whether the file says elsewhere that its float8 weights are scaled.
 
     Raises:
         UserError: if float8 weights have a scale that is not one number per tensor or per row, or none where the
@@ -50,7 +64,7 @@ def widened(state: Mapping[str, Tensor], where: Path) -> Numbers:
     made = Numbers({})
     narrow = [key for key, value in state.items() if value.dtype in FLOAT8 and _leaf(key) != MARKER]
     markers = [key for key in state if _leaf(key) == MARKER]
-    scaled = _scaled(state, narrow, made, where, needed=bool(markers))
+    scaled = _scaled(state, narrow, made, where, needed=marked or bool(markers))
     gone = {key for keys in made.dropped.values() for key in keys} | set(markers)
     for key, value in state.items():
         if key not in gone:
@@ -87,8 +101,21 @@ def _scaled(
         if own:
             scaled[key] = state[key].float() * _factor(state[key], key, state[own[0]], own[0], where)
             _note(made, "scale of float8 weights, multiplied into them", own)
+        _check_layer_marker(state, key, f"{parent}.{LAYER_MARKER}", where)
         _note(made, "of arithmetic in float8, which says nothing about weights", passive)
     return scaled
+
+
+def _check_layer_marker(state: Mapping[str, Tensor], key: str, marker: str, where: Path) -> None:
+    """Refuses a layer whose marker, bytes of ``{"format": "float8_e4m3fn"}``, says another type than its weight has."""
+    if marker not in state or _leaf(key) != "weight":
+        return
+    found: Any = None
+    with suppress(UserError, UnicodeDecodeError):
+        found = read_json(bytes(state[marker].to(torch.uint8).flatten().tolist()).decode(), marker)
+    said = found.get("format") if isinstance(found, Mapping) else found
+    if said != _name(state[key]):
+        raise UserError(f"{where}: {marker} says {shown(said)}, and {key} is {_name(state[key])}")
 
 
 def _children(state: Mapping[str, Tensor]) -> dict[str, list[str]]:
@@ -116,8 +143,8 @@ def _factor(value: Tensor, key: str, scale: Tensor, name: str, where: Path) -> T
             f"{rows}, one per row"
         )
     factor = scale.float()
-    if not bool(torch.isfinite(factor).all()):
-        raise UserError(f"{where}: {name}, the scale of {key}, is not finite")
+    if not bool((torch.isfinite(factor) & (factor > 0.0)).all()):
+        raise UserError(f"{where}: {name}, the scale of {key}, is not finite or not positive")
     return factor.reshape(-1, *[1] * (value.ndim - 1)) if value.ndim else factor.reshape(())
 
 
@@ -151,15 +178,21 @@ def _why_odd(value: Tensor) -> str | None:
     return None if value.dtype in FLOATS else _name(value)
 
 
-def one_precision(state: dict[str, Tensor], keys: Collection[str]) -> None:
+def one_precision(state: dict[str, Tensor], keys: Collection[str]) -> tuple[str, ...]:
     """Makes float32 weights float64 where others are: a network computes in one precision, and this one loses nothing.
 
     Args:
         state: widened; changed in place.
         keys: of weights.
+
+    Returns:
+        What the user should know of it.
     """
-    if len({state[key].dtype for key in keys}) > 1:
-        state.update({key: state[key].double() for key in keys})
+    wide = [key for key in keys if state[key].dtype == torch.float64]
+    if not wide or len(wide) == len(keys):
+        return ()
+    state.update({key: state[key].double() for key in keys})
+    return (f"{len(wide)} tensors of the file are float64, as {wide[0]}: the others are widened to it, exactly",)
 
 
 def _note(made: Numbers, reason: str, keys: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti.config import read_json, read_text, read_yaml
-from smalti.interop._classes import AUTOENCODERS, refuse_class
+from smalti.interop._classes import AUTOENCODERS, READ, refuse_class
 from smalti.interop._shards import SHARD, indexes_in, is_index, is_shard, read_index
 from smalti.registry import UserError, shown
 
@@ -75,6 +75,7 @@ def _of_pipeline(folder: Path) -> Path:
         raise UserError(f"{index}: {shown(found)}: expected the parts of a pipeline")
     folders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     chosen = [name for name in folders if name in AUTOENCODERS or _is_autoencoder(found.get(name))]
+    chosen = [name for name in chosen if _may_be_read(folder / name)] or chosen
     if len(chosen) > 1:
         listed = ", ".join(str(folder / name) for name in chosen)
         raise UserError(f"{folder}: a pipeline with several autoencoders, name one: {listed}")
@@ -82,6 +83,12 @@ def _of_pipeline(folder: Path) -> Path:
         held = f"it has {', '.join(folders)}" if folders else "it has no folders"
         raise UserError(f"{folder}: a pipeline of diffusers without {', '.join(AUTOENCODERS)}: {held}")
     return folder / chosen[0]
+
+
+def _may_be_read(part: Path) -> bool:
+    """Whether a part of a pipeline is of a class that is read, or says none."""
+    config, _ = read_config_beside(part / _STEM)
+    return config.get("_class_name", READ[0]) in READ
 
 
 def _is_autoencoder(entry: Any) -> bool:

@@ -3,14 +3,18 @@
 The index is JSON, ``{"weight_map": {key: file}}``, as transformers and diffusers write it.
 """
 
+import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 from torch import Tensor
 
 from smalti.config import read_json, read_text
 from smalti.interop._reading import read_file
+from smalti.interop._signatures import kind_of
 from smalti.registry import UserError, shown
 
 # x.safetensors.index.json, x.fp16.safetensors.index.json, x.safetensors.index.fp16.json, pytorch_model.bin.index.json
@@ -67,18 +71,35 @@ def read_index(index: Path) -> dict[str, str]:
     Raises:
         UserError: if it is no such JSON, or a shard's name leaves the folder.
     """
-    found = read_json(read_text(index), str(index))
+    text = read_text(index)
+    if text.strip() and text.lstrip()[0] not in "{[":
+        kind_of(index)  # a page or a pointer in place of the index is named
+    found = read_json(text, str(index))
     places = found.get("weight_map") if isinstance(found, Mapping) else None
     if not isinstance(places, Mapping) or not places:
         what = shown(found) if places is None else f"weight_map={shown(places)}"
         expected = "an index of shards, {'weight_map': {key: file}}; a configuration is read with the folder around it"
         raise UserError(f"{index}: {what}: expected {expected}")
+    if twice := _twice(text):
+        raise UserError(f"{index}: named twice: {_some(twice)}")
     for key, name in places.items():
         if not isinstance(name, str):
             raise UserError(f"{index}: the shard of {shown(key)} is {shown(name)}: expected the name of a file")
         if not _stays_inside(name):
             raise UserError(f"{index}: the shard {shown(name)}: expected the name of a file in the index's own folder")
     return dict(places)
+
+
+def _twice(text: str) -> list[str]:
+    """Names that stand twice in a mapping of a JSON text, of which a parser keeps the last."""
+    found: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found.extend(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return dict(pairs)
+
+    json.loads(text, object_pairs_hook=note)
+    return found
 
 
 def _stays_inside(name: str) -> bool:

@@ -116,10 +116,14 @@ class Table:
     own: Sequence[Note] = ()
     levels: int = 1
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    _found: dict[str, list[tuple[str, Rule]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def ours(self, key: str) -> list[tuple[str, Rule]]:
         """Our keys for one of theirs, with the rule: none if it is unknown, two if it is cut."""
-        return [(found, rule) for rule in self.rules if (found := self._move(key, rule.theirs, rule.ours)) is not None]
+        if key not in self._found:  # every key is asked for several times, and each time all rules are tried
+            moved = ((self._move(key, rule.theirs, rule.ours), rule) for rule in self.rules)
+            self._found[key] = [(name, rule) for name, rule in moved if name is not None]
+        return self._found[key]
 
     def theirs(self, key: str) -> tuple[str, Rule] | None:
         """Their key for one of ours, with the rule."""

@@ -80,7 +80,7 @@ def import_checkpoint(path: str | Path, format: str = AUTO, options: ImportOptio
     table = kind.table(kind.layout(checkpoint.state.keys()))
     weights = [key for key in checkpoint.state if table.why_dropped(key) is None and table.ours(key)]
     refuse_odd(checkpoint.state, weights, checkpoint.path)
-    one_precision(checkpoint.state, weights)
+    checkpoint.notes += one_precision(checkpoint.state, weights)
     config = config_from(checkpoint, kind, options)
     try:
         with on_meta_device():

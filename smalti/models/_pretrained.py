@@ -23,6 +23,8 @@ from smalti.writing import whole, write_whole
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT_VERSION = 1
+# Entries of a config.json of diffusers and of transformers, which ours never has.
+_OF_OTHERS = frozenset({"_class_name", "_diffusers_version", "architectures", "model_type", "transformers_version"})
 RENAMED = "renamed"  # names of tensors that changed since the model was saved
 
 _M = TypeVar("_M", bound=nn.Module)
@@ -127,7 +129,7 @@ def is_saved_model(folder: Path) -> bool:
         return False
     except (OSError, ValueError):
         return True
-    return not isinstance(config, Mapping) or not {"_class_name", "_diffusers_version"} & config.keys()
+    return not isinstance(config, Mapping) or not _OF_OTHERS & config.keys()
 
 
 def read_config(path: Path, *, trust_code: bool = False) -> dict[str, Any]:

@@ -85,6 +85,8 @@ def test_scaled_float8_is_multiplied_by_its_scale(
         ({f"{LAYER}.weight_scale": torch.ones(2, 2)}, "of shape (2, 2): expected one number, or 64"),
         ({f"{LAYER}.weight_scale": torch.ones(64, dtype=torch.int32)}, "is int32"),
         ({f"{LAYER}.weight_scale": torch.tensor(float("nan"))}, "is not finite"),
+        ({f"{LAYER}.weight_scale": torch.tensor(0.0)}, "or not positive"),
+        ({f"{LAYER}.weight_scale": torch.tensor(-1.0)}, "or not positive"),
         ({f"{LAYER}.weight_scale_inv": torch.ones(())}, f"{KEY} is float8_e4m3fn with {LAYER}.weight_scale_inv"),
         ({f"{LAYER}.weight_zero_point": torch.ones(())}, f"with {LAYER}.weight_zero_point"),
         ({f"{LAYER}.weight_scale": torch.ones(()), f"{LAYER}.scale_weight": torch.ones(())}, "read is one scale"),
@@ -93,6 +95,37 @@ def test_scaled_float8_is_multiplied_by_its_scale(
 )
 def test_other_scales_are_refused_by_name(state: State, tmp_path: Path, beside: State, message: str) -> None:
     assert message in refusal(save(tmp_path / "vae.pt", state | {KEY: state[KEY].to(E4M3)} | beside))
+
+
+@pytest.mark.parametrize(
+    ("marker", "counts"),
+    [
+        ("scaled_fp8", True),
+        ("first_stage_model.scaled_fp8", True),
+        ("model.diffusion_model.scaled_fp8", False),
+    ],
+)
+def test_a_marker_speaks_of_all_below_its_place(state: State, tmp_path: Path, marker: str, counts: bool) -> None:
+    whole = {f"first_stage_model.{key}": value for key, value in (state | {KEY: state[KEY].to(E4M3)}).items()}
+    path = save(tmp_path / "sd.safetensors", whole | {marker: torch.zeros(2)})
+    if counts:
+        assert f"{KEY} is float8_e4m3fn in a file of scaled weights, and has no scale" in refusal(path)
+    else:
+        read = import_checkpoint(path)
+        assert torch.equal(export_state(read.model, read.format).state[KEY], state[KEY].to(E4M3).float())
+
+
+@pytest.mark.parametrize("said", ['{"format": "nvfp4"}', '{"format": "float8_e5m2"}', "[]", "{", ""])
+def test_a_layer_that_says_another_type_than_it_has_is_refused(state: State, tmp_path: Path, said: str) -> None:
+    whole = state | {KEY: state[KEY].to(E4M3), f"{LAYER}.weight_scale": torch.tensor(0.5)}
+
+    def written(text: str) -> Path:
+        marker = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        return save(tmp_path / "vae.safetensors", whole | {f"{LAYER}.comfy_quant": marker})
+
+    read = import_checkpoint(written('{"format": "float8_e4m3fn"}'))
+    assert torch.equal(export_state(read.model, read.format).state[KEY], whole[KEY].float() * 0.5)
+    assert f"{LAYER}.comfy_quant says" in refusal(written(said))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +170,9 @@ def test_a_dtype_that_torch_has_not_is_named(tmp_path: Path, dtype: str, size: i
 
 def test_two_precisions_become_the_wider_one(state: State, tmp_path: Path) -> None:
     mixed: dict[str, Any] = state | {KEY: state[KEY].double() + 1e-12}
-    found = import_checkpoint(save(tmp_path / "vae.safetensors", mixed)).model
+    read = import_checkpoint(save(tmp_path / "vae.safetensors", mixed))
+    assert read.notes == (f"1 tensors of the file are float64, as {KEY}: the others are widened to it, exactly",)
+    found = read.model
     assert all(value.dtype == torch.float64 for value in found.state_dict().values())
     again = export_state(found, format_named("diffusers")).state
     assert all(torch.equal(again[key], value.double()) for key, value in mixed.items())

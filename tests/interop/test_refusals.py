@@ -135,6 +135,25 @@ def test_a_pipeline_with_none_or_two_names_what_it_has(tmp_path: Path) -> None:
         assert message in refusal(tmp_path)
 
 
+def test_the_only_autoencoder_of_a_pipeline_that_is_read_is_taken_whatever_lies_beside_it(tmp_path: Path) -> None:
+    parts = {"vae": "AutoencoderTiny", "vqvae": "VQModel"}
+    (tmp_path / "model_index.json").write_text(json.dumps({name: ["diffusers", kind] for name, kind in parts.items()}))
+    for name, kind in parts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"_class_name": kind}))
+    model = tiny_vq()
+    save(tmp_path / "vqvae" / NAME, export_state(model, format_named("diffusers")).state)
+    found = smalti.load(tmp_path).state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("entry", ["architectures", "model_type", "transformers_version"])
+def test_a_folder_of_transformers_is_no_damaged_one_of_ours(tmp_path: Path, entry: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({entry: "clip"}))
+    save(tmp_path / "model.safetensors", {"vision_model.embeddings.class_embedding": torch.zeros(1)})
+    assert "no known format" in refusal(tmp_path)
+
+
 # No weights.
 
 

@@ -157,6 +157,8 @@ def _unnamed(index: Path) -> None:
         (lambda index: index.write_text('{"a":' * 900 + "1" + "}" * 900), "levels inside each other"),
         (lambda index: index.write_text("[1]"), "[1]: expected an index of shards"),
         (lambda index: index.write_text("{}"), "{}: expected an index of shards"),
+        (lambda index: index.write_text('{"weight_map": {"a": "x.bin", "a": "y.bin"}}'), "named twice: a"),
+        (lambda index: index.write_text("version https://git-lfs.github.com/spec/v1\noid x\n"), "pointer of Git LFS"),
         (lambda index: index.write_text('{"weight_map": []}'), "weight_map=[]: expected an index"),
         (lambda index: index.write_text('{"weight_map": {}}'), "weight_map={}: expected an index"),
         (lambda index: index.write_text('{"weight_map": {"a": 1}}'), "the shard of 'a' is 1"),
