@@ -19,14 +19,17 @@ from tests.engine.toys import tiny_trainer
 
 ROOT = Path(__file__).parents[2]
 
-# Holds the folder's lock with a child that is forked as data workers are and outlives it; the tests kill it.
+# Holds the folder's lock with a child that is forked as data workers are and outlives it; the tests kill it. The child
+# itself says that it is there: a fork that has not run yet has not closed its copy of the lock either.
 HOLDER = """
-import multiprocessing, pathlib, sys, time
+import multiprocessing, os, pathlib, sys, time
 from smalti.engine.lock import FolderLock
 lock = FolderLock(pathlib.Path(sys.argv[1]))
 lock.take()
-multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,)).start()
-print(multiprocessing.active_children()[0].pid, flush=True)
+def work():
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+multiprocessing.get_context("fork").Process(target=work).start()
 time.sleep(60)
 """
 
