@@ -56,13 +56,7 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
         tensor([1, 0])
     """
     z, codebook = at_least_float32(z), at_least_float32(codebook)
-    offset = -0.5 * codebook.square().sum(dim=1)
-    if is_exporting():  # a loop over rows would fix their number in the exported program
-        return torch.addmm(offset, z, codebook.T).argmax(dim=1)
-    indices = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    for rows in row_chunks(z.shape[0], codebook.shape[0], z.device, chunk):
-        indices[rows] = blocked_max(torch.addmm(offset, z[rows], codebook.T))[1]
-    return indices
+    return largest_product(z, codebook, -0.5 * codebook.square().sum(dim=1), chunk=chunk)
 
 
 @torch.no_grad()
@@ -93,6 +87,36 @@ def sampled_code(z: Tensor, codebook: Tensor, temperature: float, *, chunk: int 
         scores = torch.addmm(offset, z[rows], codebook.T, alpha=2.0 / temperature)
         noise = torch.empty_like(scores).exponential_().log_().neg_()
         indices[rows] = blocked_max(scores.add_(noise))[1]
+    return indices
+
+
+@torch.no_grad()
+@full_precision()
+def largest_product(z: Tensor, rows: Tensor, offset: Tensor | None = None, *, chunk: int | None = None) -> Tensor:
+    """Index of the row with the largest z.r + offset for each z, the lowest of equals.
+
+    In at least float32 whatever autocast says. A program made by ``torch.export`` compares all of z at a time.
+
+    Args:
+        z: with shape (N, d).
+        rows: r with shape (K, d).
+        offset: one of each row, with shape (K,); None: 0.
+        chunk: rows of ``z`` that are compared at a time; None chooses by K and the device.
+
+    Returns:
+        int64 with shape (N,).
+
+    Example:
+        >>> largest_product(torch.tensor([[1.0], [-1.0]]), torch.tensor([[1.0], [3.0], [-2.0]]))
+        tensor([1, 2])
+    """
+    z, rows = at_least_float32(z), at_least_float32(rows)
+    start = rows.new_zeros(len(rows)) if offset is None else offset
+    if is_exporting():  # a loop over rows would fix their number in the exported program
+        return torch.addmm(start, z, rows.T).argmax(dim=1)
+    indices = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    for part in row_chunks(z.shape[0], rows.shape[0], z.device, chunk):
+        indices[part] = blocked_max(torch.addmm(start, z[part], rows.T))[1]
     return indices
 
 

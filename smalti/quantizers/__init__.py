@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.nn.freezing import Freezable
+from smalti.nn.precision import at_least_float32, full_precision
 from smalti.nn.starting import StartsOnData
 from smalti.outputs import CODE_TERMS, CodebookRecord
 from smalti.quantizers._usage import UsageWindow
@@ -20,13 +21,13 @@ MOST_COUNTED = 2**24  # codes whose use is counted one by one: 0.4 GiB
 class Quantizer(Part, Freezable, StartsOnData):
     """Base of all quantizers: each position of a latent gets one of K codes.
 
-    A subclass says its ``channels`` d and ``size`` K in its constructor, and there calls :meth:`count_usage`. Its
+    A subclass says its ``channels`` d and ``size`` K in its constructor, there calls :meth:`count_usage`, and defines
+    :meth:`quantize`; where codes are compared with something else than the latent itself, also :meth:`compared`. Its
     forward pass changes no state, except that a start by k-means happens at the first batch; what changes after a step
     that succeeded, changes in ``update``. It computes in at least float32, autocast off.
 
     ``depth`` is the number of index planes: 1, or n for one of n steps. ``terms`` are the short names of losses over
-    records that mean something for it. ``keeps_scale`` says whether it compares latents as they come, and neither their
-    directions nor what a bounded function makes of them.
+    records that mean something for it.
     """
 
     kind = "quantizer"
@@ -35,7 +36,6 @@ class Quantizer(Part, Freezable, StartsOnData):
     channels: int
     size: int
     depth: int = 1
-    keeps_scale: bool = True
     window: UsageWindow | None
 
     @property
@@ -43,11 +43,26 @@ class Quantizer(Part, Freezable, StartsOnData):
         """Short names of the losses over records that mean something for it."""
         return CODE_TERMS
 
-    @abstractmethod
     def forward(self, z: Tensor) -> CodebookRecord:
         """Quantizes z with shape (B, d, h, w).
 
         Where z is not finite there is no code: the token is -1, which no codebook has, and the latent is nan.
+        """
+        with full_precision():
+            return self.quantize(self.compared(at_least_float32(z)))
+
+    def compared(self, z: Tensor) -> Tensor:
+        """What of z (B, d, h, w) is compared with codes, in the same shape: z itself, its direction, its bounded form.
+
+        Not finite where z is not.
+        """
+        return z
+
+    @abstractmethod
+    def quantize(self, points: Tensor) -> CodebookRecord:
+        """The codes of points (B, d, h, w) that are ``compared``, or, in a step of several, what is left of them.
+
+        Called in at least float32, autocast off.
         """
 
     @abstractmethod

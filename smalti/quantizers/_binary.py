@@ -79,11 +79,11 @@ class Binary(Grid):
         """-s and s for digits 0 and 1, of any shape."""
         return (2 * digits - 1).to(dtype) * self.scale
 
-    def record(self, z: Tensor, compared: Tensor) -> BinaryRecord:
-        """The record of z (B, d, h, w), compared with codes in the form ``compared``, of its shape and signs."""
-        quantized, indices, latent = self.choose(z, (z >= 0).long(), compared)
+    def quantize(self, points: Tensor) -> BinaryRecord:
+        """The signs of points (B, d, h, w); where they are not finite, the token is -1 and the latent nan."""
+        quantized, indices, latent = self.choose((points >= 0).long(), points)
         return BinaryRecord(
-            z=compared,
+            z=points,
             quantized=quantized,
             latent=latent,
             indices=indices,

@@ -37,13 +37,13 @@ class Grid(Quantizer):
     def codes(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
         """The values of digits (B, d, h, w), an affine function in each channel, of the same shape."""
 
-    def choose(self, z: Tensor, digits: Tensor, compared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes and latent (B, d, h, w), and indices (B, h, w), of digits; nan and -1 where z is not finite.
+    def choose(self, digits: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes and latent (B, d, h, w), and indices (B, h, w), of digits; nan and -1 where points are not finite.
 
-        In training the latent's gradient goes to ``compared``, what the digits were read from.
+        In training the latent's gradient goes to ``points``, what the digits were read from.
         """
-        quantized, indices = masked(self.codes(digits, compared.dtype), number(digits, self.levels), z)
-        return quantized, indices, straight_through(compared, quantized) if self.training else quantized
+        quantized, indices = masked(self.codes(digits, points.dtype), number(digits, self.levels), points)
+        return quantized, indices, straight_through(points, quantized) if self.training else quantized
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The codes of ``indices`` (B, h, w), with shape (B, d, h, w).

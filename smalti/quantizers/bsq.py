@@ -8,13 +8,14 @@ The quantizer of BSQ-ViT (Zhao et al., arXiv:2406.07548). ``size`` K is 2^d. Tra
 
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from smalti.nn.precision import at_least_float32, full_precision
 from smalti.nn.unit import unit
-from smalti.outputs import CodebookRecord
 from smalti.quantizers._binary import Binary, check_bits
+
+HUGE = 1e15  # the square of larger numbers, added up over channels, comes near the end of float32
 
 
 class BSQ(Binary):
@@ -31,8 +32,6 @@ class BSQ(Binary):
         usage_window: updates over which usage and perplexity are counted, up to 2^24 codes.
     """
 
-    keeps_scale = False
-
     def __init__(
         self,
         *,
@@ -43,8 +42,7 @@ class BSQ(Binary):
         check_bits(channels)
         super().__init__(channels, channels**-0.5, entropy_group, usage_window)
 
-    def forward(self, z: Tensor) -> CodebookRecord:
-        """Quantizes z with shape (B, d, h, w); where it is not finite, the token is -1 and the latent nan."""
-        with full_precision():
-            z = at_least_float32(z)
-            return self.record(z, unit(z))
+    def compared(self, z: Tensor) -> Tensor:
+        """u = z / |z| with shape (B, d, h, w), also of latents whose square overflows."""
+        largest = z.detach().abs().amax(dim=1, keepdim=True)
+        return unit(z / torch.where(largest > HUGE, largest, 1.0))

@@ -15,7 +15,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from smalti.nn.precision import at_least_float32, full_precision
 from smalti.outputs import CodebookRecord
 from smalti.quantizers import MOST_CODES
 from smalti.quantizers._digits import Grid
@@ -44,8 +43,6 @@ class FSQ(Grid):
         (tensor([0.5000, 0.5000]), tensor([[[18]]]))
     """
 
-    keeps_scale = False
-
     def __init__(
         self,
         *,
@@ -64,18 +61,22 @@ class FSQ(Grid):
         """Only ``disentangle``: there is nothing to learn, and every latent is near a code."""
         return frozenset({"disentangle"})
 
-    def forward(self, z: Tensor) -> CodebookRecord:
-        """Quantizes z with shape (B, d, h, w); where it is not finite, the token is -1 and the latent nan."""
-        with full_precision():
-            z = at_least_float32(z)
-            digits, compared = [], []
-            for values, level in zip(z.unbind(dim=1), self.levels, strict=True):
-                bounded = _bounded(values, level, self.bound)
-                digits.append(bounded.detach().round().long() + level // 2)
-                compared.append(bounded / (level // 2))
-            points = torch.stack(compared, dim=1)
-            quantized, indices, latent = self.choose(z, torch.stack(digits, dim=1), points)
-            return CodebookRecord(z=points, quantized=quantized, latent=latent, indices=indices, terms=self.terms)
+    def compared(self, z: Tensor) -> Tensor:
+        """f(z) / floor(L / 2) for z (B, d, h, w), of the same shape, nan where z is not finite."""
+        bounded = [
+            _bounded(values, level, self.bound) / (level // 2)
+            for values, level in zip(z.unbind(dim=1), self.levels, strict=True)
+        ]
+        return torch.where(z.isfinite(), torch.stack(bounded, dim=1), torch.nan)
+
+    def quantize(self, points: Tensor) -> CodebookRecord:
+        """The nearest values of points (B, d, h, w); where they are not finite, the token is -1 and the latent nan."""
+        digits = []
+        for values, level in zip(points.detach().unbind(dim=1), self.levels, strict=True):
+            nearest = (values.nan_to_num() * (level // 2)).round() + level // 2
+            digits.append(nearest.clamp(0, level - 1).long())
+        quantized, indices, latent = self.choose(torch.stack(digits, dim=1), points)
+        return CodebookRecord(z=points, quantized=quantized, latent=latent, indices=indices, terms=self.terms)
 
     def codes(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
         """(digit - floor(L / 2)) / floor(L / 2) for digits (B, d, h, w), of the same shape."""

@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smalti.nn.code_search import row_chunks
-from smalti.nn.precision import at_least_float32, full_precision
+from smalti.nn.code_search import largest_product
+from smalti.nn.precision import full_precision
 from smalti.nn.soft_assignment import Kernel, SoftAssignment, soft_assign
 from smalti.outputs import CodebookRecord
 from smalti.quantizers import Quantizer, check_size, gather, masked, mean_row
@@ -59,20 +59,18 @@ class IBQ(Quantizer):
         self.weight = nn.Parameter(torch.empty(size, channels).uniform_(-1 / size, 1 / size))
         self.count_usage(usage_window)
 
-    def forward(self, z: Tensor) -> ProductRecord:
-        """Quantizes z with shape (B, d, h, w); -1 and nan where z is not finite."""
-        with full_precision():
-            z = at_least_float32(z)
-            rows = self.rows(z.dtype)
-            flat = z.permute(0, 2, 3, 1).reshape(-1, self.channels)
-            indices = _largest_product(flat.detach(), rows.detach()).view(z.shape[0], *z.shape[2:])
-            quantized, indices = masked(gather(rows, indices), indices, z)
-            latent = quantized
-            if self.training:
-                soft = F.scaled_dot_product_attention(flat[None], rows[None], rows.detach()[None], scale=1.0)[0]
-                soft = soft.view(z.shape[0], *z.shape[2:], self.channels).permute(0, 3, 1, 2)
-                latent = quantized + (soft - soft.detach())
-            return ProductRecord(z=z, quantized=quantized, latent=latent, codebook=rows, indices=indices)
+    def quantize(self, points: Tensor) -> ProductRecord:
+        """The rows of largest product with points (B, d, h, w); -1 and nan where they are not finite."""
+        rows = self.rows(points.dtype)
+        flat = points.permute(0, 2, 3, 1).reshape(-1, self.channels)
+        indices = largest_product(flat.detach(), rows.detach()).view(points.shape[0], *points.shape[2:])
+        quantized, indices = masked(gather(rows, indices), indices, points)
+        latent = quantized
+        if self.training:
+            soft = F.scaled_dot_product_attention(flat[None], rows[None], rows.detach()[None], scale=1.0)[0]
+            soft = soft.view(points.shape[0], *points.shape[2:], self.channels).permute(0, 3, 1, 2)
+            latent = quantized + (soft - soft.detach())
+        return ProductRecord(z=points, quantized=quantized, latent=latent, codebook=rows, indices=indices)
 
     def rows(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """All codes with shape (K, d), in at least float32."""
@@ -87,12 +85,3 @@ class IBQ(Quantizer):
     def mean(self) -> Tensor:
         """The mean code with shape (d,), weighted by how often codes were chosen over the window."""
         return mean_row(self.rows(), self.weights())
-
-
-@torch.no_grad()
-def _largest_product(z: Tensor, rows: Tensor) -> Tensor:
-    """Index of the row (K, d) with the largest product with each z (N, d), the first of equals: int64 (N,)."""
-    found = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    for part in row_chunks(z.shape[0], rows.shape[0], z.device):
-        found[part] = (z[part] @ rows.T).argmax(dim=1)
-    return found

@@ -9,10 +9,7 @@ The quantizer of MAGVIT-v2 (Yu et al., arXiv:2310.05737). ``size`` K is 2^d. Tra
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor
 
-from smalti.nn.precision import at_least_float32, full_precision
-from smalti.outputs import CodebookRecord
 from smalti.quantizers._binary import Binary, check_bits
 
 
@@ -39,9 +36,3 @@ class LFQ(Binary):
     ) -> None:
         check_bits(channels)
         super().__init__(channels, 1.0, entropy_group, usage_window)
-
-    def forward(self, z: Tensor) -> CodebookRecord:
-        """Quantizes z with shape (B, d, h, w); where it is not finite, the token is -1 and the latent nan."""
-        with full_precision():
-            z = at_least_float32(z)
-            return self.record(z, z)

@@ -18,7 +18,7 @@ from smalti.nn.clustering import cluster_sums, kmeans
 from smalti.nn.code_search import nearest_code, sampled_code
 from smalti.nn.distributed import broadcast
 from smalti.nn.gradient import gradient_copy, rotation, straight_through
-from smalti.nn.precision import at_least_float32, full_precision
+from smalti.nn.precision import full_precision
 from smalti.nn.unit import unit
 from smalti.outputs import CODE_TERMS, CodebookRecord
 from smalti.quantizers import Quantizer, check_size, gather, masked, mean_row
@@ -95,7 +95,6 @@ class Nearest(Quantizer):
             raise ValueError(f"temperature={temperature}: expected 0 or a positive number")
         self.size, self.channels = size, channels
         self.normalize = normalize
-        self.keeps_scale = not normalize
         self.estimator = estimator
         self.codebook_gradient = codebook_gradient
         self.ema, self.revival = ema, revival
@@ -114,24 +113,22 @@ class Nearest(Quantizer):
         """All losses over records; not ``codebook`` where moving averages and no gradients move the rows."""
         return CODE_TERMS if self.ema is None else CODE_TERMS - {"codebook"}
 
-    def forward(self, z: Tensor) -> CodebookRecord:
-        """Quantizes z with shape (B, d, h, w); changes no state, except that k-means starts at the first batch.
+    def compared(self, z: Tensor) -> Tensor:
+        """z (B, d, h, w), or its direction if codes are normalised."""
+        return unit(z) if self.normalize else z
 
-        Where z is not finite there is no nearest code: the token is -1, which no codebook has, and the latent is nan.
-        """
-        with full_precision():
-            z = at_least_float32(z)
-            z = unit(z) if self.normalize else z
-            flat = z.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
-            if not self.frozen and self.waits_for_data():
-                self._start_on(flat)
-            rows = self.rows(z.dtype)
-            indices = self._choose(flat, rows.detach()).view(z.shape[0], *z.shape[2:])
-            quantized, indices = masked(gather(rows, indices), indices, z)
-            latent = self._estimate(z, quantized)
-            return CodebookRecord(
-                z=z, quantized=quantized, latent=latent, codebook=rows, indices=indices, terms=self.terms
-            )
+    def quantize(self, points: Tensor) -> CodebookRecord:
+        """The nearest rows of points (B, d, h, w); k-means starts at the first batch."""
+        flat = points.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
+        if not self.frozen and self.waits_for_data():
+            self._start_on(flat)
+        rows = self.rows(points.dtype)
+        indices = self._choose(flat, rows.detach()).view(points.shape[0], *points.shape[2:])
+        quantized, indices = masked(gather(rows, indices), indices, points)
+        latent = self._estimate(points, quantized)
+        return CodebookRecord(
+            z=points, quantized=quantized, latent=latent, codebook=rows, indices=indices, terms=self.terms
+        )
 
     def _choose(self, points: Tensor, rows: Tensor) -> Tensor:
         """A row for each of the points (N, d): int64 with shape (N,)."""

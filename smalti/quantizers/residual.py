@@ -1,13 +1,16 @@
 """Residual quantization: each step quantizes what the steps before it left over.
 
-    r_1 = z,  q_i = Q_i(r_i),  r_{i+1} = r_i - q_i,  q = q_1 + ... + q_n
+    r_1 = z,  q_i = s_i Q_i(r_i / s_i),  r_{i+1} = r_i - q_i,  q = q_1 + ... + q_n,  s_i = shrink^(1 - i)
 
-RQ-VAE (Lee et al., arXiv:2203.01941: one table for all steps, depth 4, 16,384 codes) and SoundStream (Zeghidour et al.,
-arXiv:2107.03312: a table a step, and in training only the first n' of them). Each step is measured by itself: a
-commitment term on step i is |z - sg(q_1 + ... + q_i)|^2, as in RQ-VAE. ``size`` K is that of one step; the n index
-planes of a position tell K^n codes.
+RQ-VAE (Lee et al., arXiv:2203.01941: one table for all steps, depth 4, 16,384 codes, s_i = 1) and SoundStream
+(Zeghidour et al., arXiv:2107.03312: a table a step, and in training only the first n' of them). What a quantizer
+compares with its codes in place of z, its direction (cosine codes, ``bsq``) or its bounded form (``fsq``), is made once
+and is what the steps work on. Each step is measured by itself: a commitment term on step i is, for s_i = 1,
+|z - sg(q_1 + ... + q_i)|^2, as in RQ-VAE. ``size`` K is that of one step; the n index planes of a position tell K^n
+codes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -17,7 +20,6 @@ from torch import Tensor, nn
 
 from smalti.config import build, config_of
 from smalti.nn.gradient import straight_through
-from smalti.nn.precision import at_least_float32, full_precision
 from smalti.outputs import CodebookRecord
 from smalti.quantizers import NO_CODE, Quantizer
 from smalti.quantizers._usage import UsageWindow
@@ -32,6 +34,9 @@ class Residual(Quantizer):
         quantizer: of the first step; the others have the same options.
         steps: n.
         shared: whether all steps use the table of the first, or each one of its own.
+        shrink: how many times smaller the codes of each step are than those of the step before: 1 for tables that learn
+            it; for codes that do not learn 2 (``lfq``, ``bsq``), or L - 1 for ``fsq`` with L values a channel, which
+            leaves at most that part of its range over.
         dropout: probability that a batch in training is quantized by the first n' steps only, n' uniform in 1 to n.
         usage_window: updates over which usage and perplexity of each step are counted.
     """
@@ -42,21 +47,22 @@ class Residual(Quantizer):
         quantizer: Quantizer,
         steps: Annotated[int, Field(ge=2, le=64)] = 4,
         shared: bool = False,
+        shrink: Annotated[float, Field(ge=1.0)] = 1.0,
         dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0,
         usage_window: Annotated[int, Field(ge=1)] = 100,
     ) -> None:
         super().__init__()
-        if quantizer.depth != 1 or not quantizer.keeps_scale:
-            raise ValueError(
-                "quantizer: expected one that takes latents as they come: of directions, bounded values or several "
-                "steps nothing is left over that could be quantized again"
-            )
+        if quantizer.depth != 1:
+            raise ValueError(f"quantizer: expected one of a single step, not of {quantizer.depth}: ask for more steps")
         if not 2 <= steps <= 64:
             raise ValueError(f"steps={steps}: expected 2 to 64")
         if not 0.0 <= dropout <= 1.0:
             raise ValueError(f"dropout={dropout}: expected a probability")
+        if not 1.0 <= shrink < math.inf:
+            raise ValueError(f"shrink={shrink}: expected a number from 1")
         self.size, self.channels, self.depth = quantizer.size, quantizer.channels, steps
         self.shared, self.dropout = shared, dropout
+        self.scales = tuple(shrink**-number for number in range(steps))
         self.window = None
         options, others = config_of(quantizer), 0 if shared else steps - 1
         more = [build(options, Quantizer) for _ in range(others)]  # type: ignore[type-abstract]
@@ -71,26 +77,30 @@ class Residual(Quantizer):
     def _step(self, number: int) -> Quantizer:
         return self.quantizers[0 if self.shared else number]  # type: ignore[return-value]
 
-    def forward(self, z: Tensor) -> CodebookRecord:
-        """Quantizes z with shape (B, d, h, w) to indices (B, n, h, w), -1 in the planes of steps that were left out."""
-        with full_precision():
-            z = at_least_float32(z)
-            left, steps = z, []
-            for number in range(self._used()):
-                record = self._step(number)(left)
-                steps.append(record)
-                left = left - record.quantized.detach()
-            quantized = torch.stack([record.quantized for record in steps]).sum(dim=0)
-            planes = [record.indices for record in steps]
-            planes += [torch.full_like(planes[0], NO_CODE)] * (self.depth - len(steps))
-            return CodebookRecord(
-                z=z,
-                quantized=quantized,
-                latent=straight_through(z, quantized) if self.training else quantized,
-                indices=torch.stack(planes, dim=1),
-                terms=self.terms,
-                steps=tuple(steps),
-            )
+    def compared(self, z: Tensor) -> Tensor:
+        """What the quantizer compares of z (B, d, h, w)."""
+        return self._step(0).compared(z)
+
+    def quantize(self, points: Tensor) -> CodebookRecord:
+        """Indices (B, n, h, w) of points (B, d, h, w), -1 in the planes of steps that were left out."""
+        left, steps, codes = points, [], []
+        for number in range(self._used()):
+            scale = self.scales[number]
+            record = self._step(number).quantize(left / scale)
+            steps.append(record)
+            codes.append(record.quantized * scale)
+            left = left - codes[-1].detach()
+        quantized = torch.stack(codes).sum(dim=0)
+        planes = [record.indices for record in steps]
+        planes += [torch.full_like(planes[0], NO_CODE)] * (self.depth - len(steps))
+        return CodebookRecord(
+            z=points,
+            quantized=quantized,
+            latent=straight_through(points, quantized) if self.training else quantized,
+            indices=torch.stack(planes, dim=1),
+            terms=self.terms,
+            steps=tuple(steps),
+        )
 
     def _used(self) -> int:
         """How many steps this batch gets, from torch's generator of the CPU."""
@@ -103,14 +113,15 @@ class Residual(Quantizer):
         found = []
         for number in range(self.depth):
             plane = indices[:, number]
-            code = self._step(number).lookup(plane.clamp(min=0))
+            code = self._step(number).lookup(plane.clamp(min=0)) * self.scales[number]
             found.append(torch.where((plane >= 0)[:, None], code, torch.zeros_like(code)))
         return torch.stack(found).sum(dim=0)
 
     @torch.no_grad()
     def mean(self) -> Tensor:
         """The sum of the mean codes of the steps, with shape (d,)."""
-        return torch.stack([self._step(number).mean() for number in range(self.depth)]).sum(dim=0)
+        means = [self._step(number).mean() * scale for number, scale in enumerate(self.scales)]
+        return torch.stack(means).sum(dim=0)
 
     @torch.no_grad()
     def update(self, records: Sequence[CodebookRecord]) -> None:

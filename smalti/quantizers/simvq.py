@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from smalti.nn.code_search import nearest_code
 from smalti.nn.gradient import rotation, straight_through
-from smalti.nn.precision import at_least_float32, full_precision
+from smalti.nn.precision import full_precision
 from smalti.outputs import CodebookRecord
 from smalti.quantizers import Quantizer, check_size, gather, masked, mean_row
 
@@ -51,17 +51,15 @@ class SimVQ(Quantizer):
         self.map = nn.Linear(channels, channels, bias=False)
         self.count_usage(usage_window)
 
-    def forward(self, z: Tensor) -> CodebookRecord:
-        """Quantizes z with shape (B, d, h, w); -1 and nan where z is not finite."""
-        with full_precision():
-            z = at_least_float32(z)
-            rows = self.rows(z.dtype)
-            flat = z.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
-            indices = nearest_code(flat, rows.detach()).view(z.shape[0], *z.shape[2:])
-            quantized, indices = masked(gather(rows, indices), indices, z)
-            passes = rotation if self.estimator == "rotation" else straight_through
-            latent = passes(z, quantized) if self.training else quantized
-            return CodebookRecord(z=z, quantized=quantized, latent=latent, codebook=rows, indices=indices)
+    def quantize(self, points: Tensor) -> CodebookRecord:
+        """The nearest mapped rows of points (B, d, h, w); -1 and nan where they are not finite."""
+        rows = self.rows(points.dtype)
+        flat = points.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
+        indices = nearest_code(flat, rows.detach()).view(points.shape[0], *points.shape[2:])
+        quantized, indices = masked(gather(rows, indices), indices, points)
+        passes = rotation if self.estimator == "rotation" else straight_through
+        latent = passes(points, quantized) if self.training else quantized
+        return CodebookRecord(z=points, quantized=quantized, latent=latent, codebook=rows, indices=indices)
 
     def rows(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """All codes with shape (K, d), in at least float32."""

@@ -1,13 +1,17 @@
 """What every quantizer promises: a new file in smalti/quantizers is tested here once it has an example."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import distributed as dist
+from torch import multiprocessing
 
 from smalti.config import build, config_of
+from smalti.losses.categorical_kl import CategoricalKL
 from smalti.losses.codebook import CodebookLoss
 from smalti.losses.commitment import CommitmentLoss
 from smalti.losses.entropy import Entropy
@@ -22,8 +26,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "bsq": {"channels": 4},
     "simvq": {"size": 12, "channels": 3},
     "ibq": {"size": 12, "channels": 3},
+    "gumbel": {"size": 12, "channels": 3},
     "residual": {"quantizer": {"type": "nearest", "size": 12, "channels": 3, "init": "normal"}, "steps": 2},
 }
+TERMS = {"codebook": CodebookLoss, "commitment": CommitmentLoss, "entropy": Entropy, "categorical_kl": CategoricalKL}
 every_quantizer = pytest.mark.parametrize("name", names(Quantizer))
 # With one index plane; tests/quantizers/test_residual.py has the same laws for several.
 every_plain = pytest.mark.parametrize("name", [name for name in names(Quantizer) if name != "residual"])
@@ -95,6 +101,7 @@ def test_the_gradient_reaches_the_encoder_and_is_the_same_each_time(name: str) -
     made = make(name).double()
     gradients = []
     for _ in range(2):
+        torch.manual_seed(3)  # for those that draw codes
         z = latents(made, torch.float64).requires_grad_()
         weights = torch.randn(z.shape, dtype=z.dtype, generator=torch.Generator().manual_seed(2))
         (made(z).latent * weights).sum().backward()
@@ -149,9 +156,7 @@ def test_what_is_not_finite_has_no_code(name: str, value: float) -> None:
 
 
 @every_quantizer
-@pytest.mark.parametrize(
-    ("term", "loss"), [("codebook", CodebookLoss), ("commitment", CommitmentLoss), ("entropy", Entropy)]
-)
+@pytest.mark.parametrize(("term", "loss"), TERMS.items())
 def test_terms_are_those_that_mean_something(name: str, term: str, loss: Any) -> None:
     made = make(name)
     record = made(latents(made).requires_grad_())
@@ -171,7 +176,7 @@ def test_it_is_rebuilt_from_its_options(name: str) -> None:
     again = build(config_of(made), Quantizer)
     assert config_of(again) == config_of(made)
     again.load_state_dict(made.state_dict())
-    assert torch.equal(again(latents(made)).indices, made(latents(made)).indices)
+    assert torch.equal(again.eval()(latents(made)).indices, made.eval()(latents(made)).indices)
 
 
 @every_quantizer
@@ -180,3 +185,45 @@ def test_compiled_it_is_the_same(name: str) -> None:
     z = latents(made)
     with torch.no_grad():
         assert torch.equal(torch.compile(made, backend="eager")(z).latent, made(z).latent)
+
+
+def trained(quantizer: Quantizer, z: torch.Tensor) -> dict[str, torch.Tensor]:
+    """State after two updates from z, and the gradients of all terms that mean something for it."""
+    quantizer.eval()  # whoever draws codes in training, draws others in each process
+    for step in range(2):
+        quantizer.update([quantizer(z + step)])
+    quantizer.train()
+    points = z.clone().requires_grad_()
+    record = quantizer(points)
+    fitting = [loss for term, loss in TERMS.items() if term in quantizer.terms]
+    values = [loss(gather=True) if loss is Entropy else loss() for loss in fitting]
+    total = sum(getattr(value, "total", value) for value in (loss({"code": record}) for loss in values))
+    if isinstance(total, torch.Tensor):
+        total.backward()
+    found = {f"gradient {name}": part.grad for name, part in quantizer.named_parameters() if part.grad is not None}
+    return {**state(quantizer), **found}
+
+
+def work(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
+    try:
+        made = {name: make(name).double() for name in EXAMPLES}
+        found = {name: trained(one, latents(one, torch.float64).chunk(2)[number]) for name, one in made.items()}
+        torch.save(found, f"{folder}/{number}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    multiprocessing.start_processes(work, (str(tmp_path),), nprocs=2, start_method="spawn")  # type: ignore[no-untyped-call]
+    first, second = (torch.load(tmp_path / f"{number}.pt") for number in range(2))
+    for name in EXAMPLES:
+        made = make(name).double()
+        alone = trained(made, latents(made, torch.float64))
+        assert first[name].keys() == second[name].keys() == alone.keys()
+        for key, value in alone.items():
+            mean = (first[name][key] + second[name][key]) / 2 if key.startswith("gradient") else first[name][key]
+            torch.testing.assert_close(
+                mean, value, rtol=1e-10, atol=1e-12, msg=lambda text, at=(name, key): f"{at} {text}"
+            )

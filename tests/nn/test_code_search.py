@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from smalti.nn.code_search import nearest_code, row_chunks
+from smalti.nn.code_search import largest_product, nearest_code, row_chunks, sampled_code
 
 
 @pytest.mark.parametrize("codes", [1, 5, 128, 129, 300, 512])
@@ -46,3 +46,26 @@ def test_chunks_cover_all_rows_once():
         assert covered == list(range(rows))
     with pytest.raises(ValueError, match="chunk=0"):
         list(row_chunks(3, 3, torch.device("cpu"), chunk=0))
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_codes_are_drawn_with_the_probability_of_their_distance(temperature):
+    torch.manual_seed(0)
+    codes = torch.tensor([[0.0, 0.0], [1.0, 0.5], [-0.5, 1.0], [2.0, 2.0]])
+    point, draws = torch.tensor([[0.4, 0.3]]), 40_000
+    counts = torch.bincount(sampled_code(point.expand(draws, 2), codes, temperature, chunk=999), minlength=4)
+    expected = torch.softmax(-(point - codes).square().sum(dim=1) / temperature, dim=0)
+    # five standard deviations of a count
+    assert ((counts / draws - expected).abs() <= 5 * (expected * (1 - expected) / draws).sqrt() + 1e-9).all()
+
+
+def test_draws_of_a_small_temperature_are_the_nearest_codes():
+    z, codes = torch.randn(50, 3), torch.randn(9, 3)
+    assert torch.equal(sampled_code(z, codes, 1e-7), nearest_code(z, codes))
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 7])
+def test_largest_product_is_that_of_a_dense_search(chunk):
+    z, codes, offset = torch.randn(30, 3), torch.randn(300, 3), torch.randn(300)
+    assert torch.equal(largest_product(z, codes, chunk=chunk), (z @ codes.T).argmax(dim=1))
+    assert torch.equal(largest_product(z, codes, offset, chunk=chunk), (z @ codes.T + offset).argmax(dim=1))

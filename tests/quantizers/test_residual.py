@@ -7,7 +7,6 @@ from smalti.bottlenecks.tokens import Branch, Tokens
 from smalti.config import build, config_of
 from smalti.losses.commitment import CommitmentLoss, commitment_loss
 from smalti.quantizers import Quantizer
-from smalti.quantizers.bsq import BSQ
 from smalti.quantizers.fsq import FSQ
 from smalti.quantizers.lfq import LFQ
 from smalti.quantizers.nearest import EMA, Nearest
@@ -129,20 +128,43 @@ def test_own_tables_start_from_other_draws_and_options_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    "inner",
+    ("inner", "shrink"),
     [
-        lambda: BSQ(channels=3),
-        lambda: FSQ(levels=[4, 4]),
-        lambda: Nearest(size=4, channels=2, normalize=True),
-        lambda: quantizer(2),
+        ({"type": "fsq", "levels": [5, 5, 5]}, 4.0),
+        ({"type": "fsq", "levels": [4, 7, 3], "bound": "sigmoid"}, 2.0),
+        ({"type": "bsq", "channels": 3}, 2.0),
+        ({"type": "nearest", "size": 16, "channels": 3, "normalize": True, "init": "normal"}, 2.0),
+        ({"type": "simvq", "size": 16, "channels": 3}, 1.5),
     ],
 )
-def test_of_what_nothing_is_left_there_are_no_steps(inner: object) -> None:
-    with pytest.raises(ValueError, match="expected one that takes latents as they come"):
-        Residual(quantizer=inner())  # type: ignore[operator]
+def test_of_every_kind_of_code_the_steps_approach_what_is_compared(inner: dict[str, object], shrink: float) -> None:
+    torch.manual_seed(0)
+    made = Residual(quantizer=build(inner, Quantizer), steps=4, shrink=shrink).double()
+    z = latents().requires_grad_()
+    for mode in (True, False):
+        record = made.train(mode)(z)
+        torch.testing.assert_close(record.z, made.quantizers[0](z).z)
+        assert torch.equal(made.lookup(record.indices), record.latent)
+        errors = [float((record.z - made.lookup(prefix(record.indices, n))).detach().square().mean()) for n in range(5)]
+        assert errors == sorted(errors, reverse=True)
+        assert errors[4] < 0.5 * errors[1]
+    passed = torch.autograd.grad(made.train()(z).latent.sum(), z)[0]
+    torch.testing.assert_close(passed, torch.autograd.grad(made.quantizers[0].compared(z).sum(), z)[0])
 
 
-@pytest.mark.parametrize("options", [{"steps": 1}, {"steps": 65}, {"dropout": 1.5}])
+def test_planes_of_five_values_are_the_digits_of_a_finer_grid() -> None:
+    made = Residual(quantizer=FSQ(levels=[5]), steps=2, shrink=4.0).double().eval()
+    record = made(torch.linspace(-6, 6, 400, dtype=torch.float64).view(1, 1, 1, 400))
+    assert (record.z - record.latent).abs().max() <= 1 / 16 + 1e-9
+    assert len(record.latent.unique()) == 17
+
+
+def test_several_steps_of_several_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected one of a single step, not of 2: ask for more steps"):
+        Residual(quantizer=quantizer(2))
+
+
+@pytest.mark.parametrize("options", [{"steps": 1}, {"steps": 65}, {"dropout": 1.5}, {"shrink": 0.5}])
 def test_impossible_options_are_errors(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))}="):
         Residual(quantizer=Nearest(size=4, channels=2), **options)  # type: ignore[arg-type]
