@@ -56,7 +56,7 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
         tensor([1, 0])
     """
     z, codebook = at_least_float32(z), at_least_float32(codebook)
-    return largest_product(z, codebook, -0.5 * codebook.square().sum(dim=1), chunk=chunk)
+    return _largest(z, codebook, -0.5 * codebook.square().sum(dim=1), chunk)
 
 
 @torch.no_grad()
@@ -111,13 +111,7 @@ def largest_product(z: Tensor, rows: Tensor, offset: Tensor | None = None, *, ch
         tensor([1, 2])
     """
     z, rows = at_least_float32(z), at_least_float32(rows)
-    start = rows.new_zeros(len(rows)) if offset is None else offset
-    if is_exporting():  # a loop over rows would fix their number in the exported program
-        return torch.addmm(start, z, rows.T).argmax(dim=1)
-    indices = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    for part in row_chunks(z.shape[0], rows.shape[0], z.device, chunk):
-        indices[part] = blocked_max(torch.addmm(start, z[part], rows.T))[1]
-    return indices
+    return _largest(z, rows, rows.new_zeros(len(rows)) if offset is None else offset, chunk)
 
 
 def blocked_max(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,3 +139,13 @@ def blocked_max(scores: Tensor) -> tuple[Tensor, Tensor]:
 def _pair(scores: Tensor) -> tuple[Tensor, Tensor]:
     largest, position = scores.max(dim=1)
     return largest, position
+
+
+def _largest(z: Tensor, rows: Tensor, offset: Tensor, chunk: int | None) -> Tensor:
+    # No decorators here: torch.export does not nest them.
+    if is_exporting():  # a loop over rows would fix their number in the exported program
+        return torch.addmm(offset, z, rows.T).argmax(dim=1)
+    indices = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    for part in row_chunks(z.shape[0], rows.shape[0], z.device, chunk):
+        indices[part] = blocked_max(torch.addmm(offset, z[part], rows.T))[1]
+    return indices

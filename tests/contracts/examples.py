@@ -17,7 +17,7 @@ from smalti.extractors import Extractor
 from smalti.extractors.lpips import LPIPS
 from smalti.losses import Loss
 from smalti.losses.l1 import L1
-from smalti.outputs import CodebookRecord, DiagonalGaussian, DiscriminatorOutput
+from smalti.outputs import CODE_TERMS, CodebookRecord, DiagonalGaussian, DiscriminatorOutput
 from smalti.registry import Part, classes
 
 BATCH, CHANNELS, SIZE = 2, 3, 16
@@ -129,7 +129,12 @@ def _record(random: Any, codes: int, width: int = 3) -> CodebookRecord:
     indices = torch.arange(BATCH * 16).reshape(BATCH, 4, 4) % codes
     shape = (BATCH, width, 4, 4)
     return CodebookRecord(
-        z=z, quantized=random(*shape), latent=random(*shape), codebook=random(codes, width), indices=indices
+        z=z,
+        quantized=random(*shape),
+        latent=random(*shape),
+        codebook=random(codes, width),
+        indices=indices,
+        terms=CODE_TERMS | {"categorical_kl"},
     )
 
 
