@@ -12,7 +12,7 @@ from smalti.writing import to_json
 if TYPE_CHECKING:
     from smalti.interop.converting import Conversion
 
-FORMATS = "smalti, latent-diffusion (also taming, stable-diffusion), llamagen, fqgan, diffusers"
+FORMATS = "smalti, latent-diffusion (also taming, stable-diffusion), llamagen, fqgan, ibq, diffusers"
 
 
 def convert(

@@ -66,7 +66,8 @@ class Format(Part):
     """Base of all foreign formats.
 
     ``title`` is what people call it; ``suffixes`` are the file names it is written to (none: a folder). ``asks`` names
-    the fields of ``ImportOptions`` that mean something to it, beyond ``weights``.
+    the fields of ``ImportOptions`` that mean something to it, beyond ``weights``. ``by_name_only`` says that its files
+    have the keys of another format's and mean something else: only who names it gets it.
     """
 
     kind = "format"
@@ -74,6 +75,7 @@ class Format(Part):
     title: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = (".pt", ".safetensors")
     asks: ClassVar[frozenset[str]] = frozenset()
+    by_name_only: ClassVar[bool] = False
 
     @abstractmethod
     def recognises(self, keys: Collection[str]) -> bool:

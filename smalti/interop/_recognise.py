@@ -19,6 +19,7 @@ ALIASES = {
     "compvis": "latent_diffusion",
     "stable_diffusion": "latent_diffusion",
     "ldm": "latent_diffusion",
+    "seed_voken": "ibq",
 }
 # Networks that people have beside a tokenizer, or in its place: pattern of a key -> what it is.
 OTHERS = (
@@ -68,7 +69,7 @@ def recognise(keys: Collection[str], asked: str, where: Path) -> Format:
     Raises:
         UserError: if it is none that is known, another than ``asked``, or one that cannot be imported.
     """
-    fitting = [name for name in formats() if format_named(name).recognises(keys)]
+    fitting = _fitting(keys)
     if asked != AUTO:
         wanted = format_named(asked)
         if not wanted.recognises(keys):
@@ -96,7 +97,7 @@ def refuse_other(state: Mapping[str, Tensor], beside: Mapping[str, Any], where: 
     Raises:
         UserError: naming what it is.
     """
-    fitting = [name for name in formats() if format_named(name).recognises(state.keys())]
+    fitting = _fitting(state.keys())
     if fitting in ([], [DIFFUSERS]):  # else it says nothing about these weights: a folder of downloads
         refuse_class(beside, where)
     over_time = [key for key, value in state.items() if not value.is_nested and value.ndim == 5 and "coder." in key]
@@ -104,6 +105,12 @@ def refuse_other(state: Mapping[str, Tensor], beside: Mapping[str, Any], where: 
         raise UserError(
             f"{where}: an autoencoder of videos, {over_time[0]} is a convolution over time; expected images"
         )
+
+
+def _fitting(keys: Collection[str]) -> list[str]:
+    """Names of the formats that a file with these keys may be of, unless somebody says more."""
+    found = {name: format_named(name) for name in formats()}
+    return [name for name, format in found.items() if not format.by_name_only and format.recognises(keys)]
 
 
 def _what(keys: Collection[str]) -> str:

@@ -32,6 +32,7 @@ class LatentDiffusion(Format):
 
     title = "latent-diffusion / taming-transformers"
     suffixes = (".ckpt", ".pt", ".safetensors")
+    quantizer = "nearest"
     asks = frozenset({"scaling_factor"})
 
     def recognises(self, keys: Collection[str]) -> bool:
@@ -48,6 +49,10 @@ class LatentDiffusion(Format):
             return "it has linear attention (attn_type 'linear'), which smalti has not"
         if any(".conv_shortcut." in key for key in keys):
             return "it has 3x3 shortcuts (conv_shortcut), which smalti has not"
+        if any(key.startswith("decoder.adaptive.") for key in keys):
+            return (
+                "it is Open-MAGVIT2's, whose decoder normalises by its tokens (AdaptiveGroupNorm), which smalti has not"
+            )
         return None
 
     def layout(self, keys: Collection[str]) -> Layout:
@@ -64,8 +69,11 @@ class LatentDiffusion(Format):
         """Dropout and ``scale_factor`` from a YAML beside the file; the published scale for Stable Diffusion's layout.
 
         Raises:
-            UserError: if the YAML asks for what smalti has not.
+            UserError: if the YAML asks for what smalti has not, or is of a quantizer that is another format here.
         """
+        named = str(_find(beside, "class_path").get("class_path", ""))
+        if named.endswith(".IBQ") and self.quantizer == "nearest":
+            raise UserError(f"{where}: class_path: {named}: its codes are compared by products: say --from ibq")
         model = _find(beside, "ddconfig")
         network = model.get("ddconfig", {})
         if network.get("tanh_out"):
@@ -83,7 +91,7 @@ class LatentDiffusion(Format):
     def unsupported(self, config: Mapping[str, Any]) -> list[str]:
         """Unit codes and other groups: nothing in the keys shows them."""
         reasons = [] if config["encoder"]["groups"] == 32 == config["decoder"]["groups"] else ["groups other than 32"]
-        reasons += reasons_against(config)
+        reasons += reasons_against(config, self.quantizer)
         return reasons + (["codes compared as unit vectors"] if are_unit(config) else [])
 
     def notes(self, config: Mapping[str, Any]) -> list[str]:

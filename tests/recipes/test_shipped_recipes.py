@@ -23,6 +23,16 @@ PARAMETERS = {
     "vqgan-f16": 72_141_699,
 }
 FACTORS = {"llamagen-f16": 16, "llamagen-f8": 8, "quickstart": 4, "vae-kl-f8": 8, "vqgan-f16": 16, "vqvae": 4}
+FACTORS |= {"fsq-f8": 8, "lfq-f8": 8, "bsq-f8": 8, "rqvae-f8": 8, "simvq-f16": 16, "ibq-f16": 16}
+# Codes of a plane, planes, width of a code, as published, and the weights of the terms over codes.
+QUANTIZERS: dict[str, tuple[int, int, int, dict[str, float]]] = {
+    "fsq-f8": (1000, 1, 4, {}),
+    "lfq-f8": (2**18, 1, 18, {"entropy": 0.1, "commitment": 0.25}),
+    "bsq-f8": (2**18, 1, 18, {"entropy": 0.1}),
+    "simvq-f16": (65_536, 1, 128, {"codebook": 1.0, "commitment": 0.25}),
+    "ibq-f16": (16_384, 1, 256, {"codebook": 1.25, "commitment": 2.0, "entropy": 0.05}),
+    "rqvae-f8": (16_384, 4, 256, {"commitment": 0.25}),
+}
 
 
 def plain(name: str) -> dict[str, Any]:
@@ -111,6 +121,13 @@ def weights(name: str) -> dict[str, dict[str, float]]:
     return {
         phase: {term: value.get("weight", 1.0) for term, value in terms.items()} for phase, terms in objective.items()
     }
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_presets_of_quantizers_hold_published_sizes_and_weights(name: str) -> None:
+    [(_, quantizer)] = on_meta(name).bottleneck.quantizers()
+    terms = {term: weight for term, weight in weights(name)["generator"].items() if term in quantizer.terms}
+    assert (quantizer.size, quantizer.depth, quantizer.channels, terms) == QUANTIZERS[name]
 
 
 def test_taming_preset_holds_the_numbers_of_its_imagenet_config() -> None:
