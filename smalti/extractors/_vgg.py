@@ -1,12 +1,15 @@
 """The convolutions of VGG, frozen: what the extractors ``vgg16``, ``vgg19`` and ``lpips`` are made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smalti.extractors._images import as_rgb
+from smalti.extractors import Extractor
+from smalti.extractors._images import Channels, as_rgb
+from smalti.extractors._weights import fill, is_head, label_of, paths_of, random_tensors, read_tensors
 from smalti.registry import suggest
 
 VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)
@@ -104,6 +107,64 @@ class VGGTrunk(nn.Module):
             if name in self.layers:
                 found[name] = x
         return tuple(found[layer] for layer in self.layers)
+
+
+class VGG(Extractor):
+    """Base of the extractors ``vgg16`` and ``vgg19``, which differ in their convolutions and files.
+
+    Args:
+        network: its name, ``vgg16`` or ``vgg19``.
+        convolutions: number of convolutions of each block.
+        pretrained: fetches the file of its trained weights.
+        weights: ``pretrained``, ``random``, or one or several paths.
+        widths: channels of each block.
+        layers: names of the features, in their order.
+        channels: which channels of the images it sees; None: all, one or three.
+    """
+
+    def __init__(
+        self,
+        network: str,
+        convolutions: Sequence[int],
+        pretrained: Callable[[], Path],
+        *,
+        weights: str | Sequence[str],
+        widths: Sequence[int],
+        layers: Sequence[str],
+        channels: Channels | None,
+    ) -> None:
+        super().__init__(channels)
+        paths = paths_of(weights)
+        check_widths(weights, widths)
+        self.name = f"{network}{label_of(weights)}"
+        self.trunk = VGGTrunk(convolutions, widths, layers)
+        self.smallest_size = self.trunk.smallest_size
+        if not self.trunk.shift.is_meta:
+            expected = self.trunk.named_weights()
+            given = random_tensors(expected) if weights == "random" else _read(paths or [pretrained()])
+            fill(expected, given, self.name)
+        self.train(False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The features ``layers`` of images with shape (B, 3, H, W) or (B, 1, H, W) in [-1, 1].
+
+        Those of block k, counted from 0, have shape (B, widths[k], H // 2^k, W // 2^k); for block 4 images need at
+        least 16 x 16 pixels.
+        """
+        return self.trunk(images)  # type: ignore[no-any-return]
+
+
+def check_widths(weights: str | Sequence[str], widths: Sequence[int]) -> None:
+    """Raises ValueError for widths that the pretrained weights do not have."""
+    if weights == "pretrained" and tuple(widths) != VGG_WIDTHS:
+        raise ValueError(f"widths={list(widths)}: expected {list(VGG_WIDTHS)} with weights='pretrained'")
+
+
+def _read(paths: Sequence[Path]) -> dict[str, Tensor]:
+    """The tensors of the files without what they hold beside the trunk: classifier, LPIPS's scaling and heads."""
+    dropped = ("classifier.", "scaling_layer.")
+    tensors = read_tensors(paths)
+    return {key: value for key, value in tensors.items() if not key.startswith(dropped) and not is_head(key)}
 
 
 def _check_layers(layers: Sequence[str], known: Sequence[str]) -> None:

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from smalti.extractors import Extractor
 from smalti.extractors._download import PinnedFile, fetch
-from smalti.extractors._frozen import freeze, named_weights
+from smalti.extractors._frozen import freeze_filled
 from smalti.extractors._images import Channels, as_rgb
-from smalti.extractors._weights import fill, label_of, paths_of, random_tensors, read_tensors
+from smalti.extractors._weights import label_of, paths_of, read_tensors
 from smalti.nn.sizes import Layers
 from smalti.nn.unit import unit
 
@@ -67,11 +67,7 @@ class ArcFace(Extractor):
         self.name = f"arcface{label_of(weights)}"
         with torch.random.fork_rng(devices=[]):  # building draws numbers that are overwritten below
             self._build(widths, blocks)
-        freeze(self)
-        expected = named_weights(self)
-        if not any(buffer.is_meta for buffer in expected.values()):
-            given = random_tensors(expected) if weights == "random" else _read(paths)
-            fill(expected, given, self.name)
+        freeze_filled(self, weights, lambda: _read(paths), self.name)
         self.train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.extractors._images import Channels
-from smalti.extractors._vgg import SCALE, SHIFT, VGG16_CONVOLUTIONS, VGG_WIDTHS, VGGTrunk
+from smalti.extractors._vgg import SCALE, SHIFT, VGG16_CONVOLUTIONS, VGG_WIDTHS, VGGTrunk, check_widths
 from smalti.extractors._weights import (
     fill,
     is_head,
@@ -19,7 +19,6 @@ from smalti.extractors._weights import (
     random_tensors,
     read_tensors,
 )
-from smalti.extractors.vgg16 import check_widths
 from smalti.registry import UserError
 
 UNIT_EPS = 1e-10
