@@ -5,9 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from smalti.losses import Reduction
 from smalti.losses._range import Range, check_images
-from smalti.losses._reduction import Weighting
 from smalti.losses._weighted import WeightedLoss
 
 
@@ -28,16 +26,7 @@ class ComparisonLoss(WeightedLoss):
     """
 
     input_range: ClassVar[Range | None] = None
-
-    def __init__(
-        self,
-        *,
-        reduction: Reduction = "mean",
-        weighting: Weighting = "weighted_mean",
-        per_sample: bool = False,
-    ) -> None:
-        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
-        self._range_seen = False
+    _range_seen = False
 
     @abstractmethod
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:

@@ -1,13 +1,20 @@
 """What the losses share that compare images in the features of a frozen network."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from smalti.extractors import Extractor
-from smalti.losses._reduction import at_least_float32, check_choice, check_same_shape
+from smalti.extractors._images import Channels, chosen, seen
+from smalti.extractors.vgg19 import VGG19
+from smalti.losses import Reduction
+from smalti.losses._comparison import ComparisonLoss
+from smalti.losses._range import SIGNED
+from smalti.losses._reduction import Weighting, at_least_float32, check_choice, check_same_shape
 
 Criterion = Literal["l1", "mse"]
 
@@ -72,3 +79,82 @@ def check_layer_weights(layer_weights: Sequence[float]) -> None:
     """Raises ValueError unless there is a weight > 0 and none < 0."""
     if not layer_weights or min(layer_weights) < 0 or max(layer_weights) == 0:
         raise ValueError(f"layer_weights={list(layer_weights)}: expected numbers >= 0, at least one > 0")
+
+
+class FeatureLoss(ComparisonLoss):
+    """Base of the losses that compare images as a frozen network sees them, one value per sample.
+
+    Args:
+        extractor: the frozen network; the default is ``network`` with pretrained weights.
+        channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
+        reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by.
+        per_sample: whether the mean is taken of each sample first.
+    """
+
+    input_range = SIGNED
+    network: ClassVar[type[Extractor]]
+
+    def __init__(
+        self,
+        *,
+        extractor: Extractor | None = None,
+        channels: Channels | None = None,
+        reduction: Reduction = "mean",
+        weighting: Weighting = "weighted_mean",
+        per_sample: bool = False,
+    ) -> None:
+        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
+        self.extractor = self.network() if extractor is None else extractor
+        self.channels = chosen(channels)
+
+    @abstractmethod
+    def distances(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The distance of each sample, of the chosen channels with shape (B, 3, H, W) to shape (B, 1, 1, 1)."""
+
+    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The distance of each sample, with shape (B, 1, 1, 1)."""
+        return self.distances(seen(prediction, self.channels), seen(target, self.channels))
+
+
+class LayerLoss(FeatureLoss):
+    """Base of the losses that look at several layers of VGG19: ``perceptual`` and ``style``.
+
+    Args:
+        extractor: the frozen network; the default is :class:`smalti.extractors.vgg19.VGG19` with pretrained weights.
+        channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
+        layer_weights: one for each feature of the extractor.
+        criterion: ``l1`` or ``mse``.
+        reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
+        weighting: what a weighted mean divides by.
+        per_sample: whether the mean is taken of each sample first.
+    """
+
+    network = VGG19
+
+    def __init__(
+        self,
+        *,
+        extractor: Extractor | None = None,
+        channels: Channels | None = None,
+        layer_weights: Sequence[Annotated[float, Field(ge=0)]] = LAYER_WEIGHTS,
+        criterion: Criterion = "l1",
+        reduction: Reduction = "mean",
+        weighting: Weighting = "weighted_mean",
+        per_sample: bool = False,
+    ) -> None:
+        check_layer_weights(layer_weights)
+        check_choice("criterion", criterion, Criterion)
+        super().__init__(
+            extractor=extractor, channels=channels, reduction=reduction, weighting=weighting, per_sample=per_sample
+        )
+        self.layer_weights = tuple(layer_weights)
+        self.criterion: Criterion = criterion
+
+    @abstractmethod
+    def look(self, feature: Tensor) -> Tensor:
+        """What is compared of a feature with shape (B, C, h, w) or (B, C)."""
+
+    def distances(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The weighted sum over layers for each sample, (B, 3, H, W) to shape (B, 1, 1, 1)."""
+        return weighted_layers(prediction, target, self.extractor, self.layer_weights, self.criterion, self.look)

@@ -3,11 +3,9 @@
 from torch import Tensor
 
 from smalti.extractors import Extractor
-from smalti.extractors._images import Channels, chosen, seen
 from smalti.extractors.arcface import ArcFace as Network
 from smalti.losses import Reduction
-from smalti.losses._comparison import ComparisonLoss
-from smalti.losses._features import deepest
+from smalti.losses._features import FeatureLoss, deepest
 from smalti.losses._range import SIGNED, check_images
 from smalti.losses._reduction import Weighting, at_least_float32, reduce
 from smalti.nn.unit import unit
@@ -50,7 +48,7 @@ def _distances(prediction: Tensor, target: Tensor, extractor: Extractor) -> Tens
     return (1.0 - (one * other).sum(dim=1)).reshape(-1, 1, 1, 1)
 
 
-class FaceId(ComparisonLoss):
+class FaceId(FeatureLoss):
     """Face identity loss = 1 - cos(f(x), f(y)) of the embeddings of ArcFace (Richardson et al., arXiv:2008.00951).
 
     Compares aligned portraits (B, 3, H, W) in [-1, 1], one value per sample; the target is seen without autograd.
@@ -69,21 +67,8 @@ class FaceId(ComparisonLoss):
         True
     """
 
-    input_range = SIGNED
+    network = Network
 
-    def __init__(
-        self,
-        *,
-        extractor: Extractor | None = None,
-        channels: Channels | None = None,
-        reduction: Reduction = "mean",
-        weighting: Weighting = "weighted_mean",
-        per_sample: bool = False,
-    ) -> None:
-        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
-        self.extractor = Network() if extractor is None else extractor
-        self.channels = chosen(channels)
-
-    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return _distances(seen(prediction, self.channels), seen(target, self.channels), self.extractor)
+    def distances(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The distance of each sample, (B, 3, H, W) to shape (B, 1, 1, 1)."""
+        return _distances(prediction, target, self.extractor)

@@ -3,11 +3,10 @@
 from torch import Tensor
 
 from smalti.extractors import Extractor
-from smalti.extractors._images import Channels, chosen, seen
+from smalti.extractors._images import Channels
 from smalti.extractors.light_cnn import LightCNN as Network
 from smalti.losses import Reduction
-from smalti.losses._comparison import ComparisonLoss
-from smalti.losses._features import Criterion, deepest, mean_difference
+from smalti.losses._features import Criterion, FeatureLoss, deepest, mean_difference
 from smalti.losses._range import SIGNED, check_images
 from smalti.losses._reduction import Weighting, check_choice, reduce
 
@@ -45,7 +44,7 @@ def light_cnn(
     return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
 
 
-class LightCNN(ComparisonLoss):
+class LightCNN(FeatureLoss):
     """LightCNN loss = mean |f(x) - f(y)| of the last features of LightCNN (Ma et al., arXiv:2003.13063).
 
     Compares faces (B, 3, H, W) in [-1, 1], one value per sample; the target is seen without autograd.
@@ -65,7 +64,7 @@ class LightCNN(ComparisonLoss):
         True
     """
 
-    input_range = SIGNED
+    network = Network
 
     def __init__(
         self,
@@ -77,14 +76,12 @@ class LightCNN(ComparisonLoss):
         weighting: Weighting = "weighted_mean",
         per_sample: bool = False,
     ) -> None:
-        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
         check_choice("criterion", criterion, Criterion)
-        self.extractor = Network() if extractor is None else extractor
-        self.channels = chosen(channels)
+        super().__init__(
+            extractor=extractor, channels=channels, reduction=reduction, weighting=weighting, per_sample=per_sample
+        )
         self.criterion: Criterion = criterion
 
-    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return mean_difference(
-            *deepest(seen(prediction, self.channels), seen(target, self.channels), self.extractor), self.criterion
-        )
+    def distances(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The distance of each sample, (B, 3, H, W) to shape (B, 1, 1, 1)."""
+        return mean_difference(*deepest(prediction, target, self.extractor), self.criterion)

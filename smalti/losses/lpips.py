@@ -5,9 +5,8 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.extractors import lpips as features
-from smalti.extractors._images import Channels, chosen, seen
 from smalti.losses import Reduction
-from smalti.losses._comparison import ComparisonLoss
+from smalti.losses._features import FeatureLoss
 from smalti.losses._range import SIGNED, check_images
 from smalti.losses._reduction import Weighting, at_least_float32, check_same_shape, reduce
 
@@ -54,7 +53,7 @@ def _distances(prediction: Tensor, target: Tensor, extractor: Extractor) -> Tens
     return distances.view(-1, 1, 1, 1)
 
 
-class LPIPS(ComparisonLoss):
+class LPIPS(FeatureLoss):
     """LPIPS = sum_layers mean_positions sum_channels w (f_x - f_y)^2, f unit VGG16 features (arXiv:1801.03924).
 
     (Zhang et al.) Compares images (B, 3, H, W) in [-1, 1] of at least 16 x 16 pixels, one value per sample. The target
@@ -73,21 +72,8 @@ class LPIPS(ComparisonLoss):
         tensor(0.)
     """
 
-    input_range = SIGNED
+    network = features.LPIPS
 
-    def __init__(
-        self,
-        *,
-        extractor: Extractor | None = None,
-        channels: Channels | None = None,
-        reduction: Reduction = "mean",
-        weighting: Weighting = "weighted_mean",
-        per_sample: bool = False,
-    ) -> None:
-        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
-        self.extractor = features.LPIPS() if extractor is None else extractor
-        self.channels = chosen(channels)
-
-    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return _distances(seen(prediction, self.channels), seen(target, self.channels), self.extractor)
+    def distances(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """The distance of each sample, (B, 3, H, W) to shape (B, 1, 1, 1)."""
+        return _distances(prediction, target, self.extractor)

@@ -1,19 +1,14 @@
 """Perceptual loss: two images should look alike to a frozen classifier."""
 
 from collections.abc import Sequence
-from typing import Annotated
 
-from pydantic import Field
 from torch import Tensor
 
 from smalti.extractors import Extractor
-from smalti.extractors._images import Channels, chosen, seen
-from smalti.extractors.vgg19 import VGG19
 from smalti.losses import Reduction
-from smalti.losses._comparison import ComparisonLoss
-from smalti.losses._features import LAYER_WEIGHTS, Criterion, check_layer_weights, weighted_layers
+from smalti.losses._features import LAYER_WEIGHTS, Criterion, LayerLoss, weighted_layers
 from smalti.losses._range import SIGNED, check_images
-from smalti.losses._reduction import Weighting, at_least_float32, check_choice, reduce
+from smalti.losses._reduction import Weighting, at_least_float32, reduce
 
 
 def perceptual(
@@ -50,7 +45,7 @@ def perceptual(
     return reduce(values, weight, reduction=reduction, weighting=weighting, per_sample=per_sample)
 
 
-class Perceptual(ComparisonLoss):
+class Perceptual(LayerLoss):
     """Perceptual loss = sum_k w_k mean |f_k(x) - f_k(y)| over features f_k of VGG19 (arXiv:1603.08155).
 
     (Johnson et al.) Compares images (B, 3, H, W) in [-1, 1], one value per sample; the target is seen without autograd.
@@ -67,39 +62,12 @@ class Perceptual(ComparisonLoss):
 
     Example:
         >>> import torch
+        >>> from smalti.extractors.vgg19 import VGG19
         >>> loss = Perceptual(extractor=VGG19(weights="random", widths=(4, 4, 8, 8, 8)))
         >>> loss(torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16))
         tensor(0.)
     """
 
-    input_range = SIGNED
-
-    def __init__(
-        self,
-        *,
-        extractor: Extractor | None = None,
-        channels: Channels | None = None,
-        layer_weights: Sequence[Annotated[float, Field(ge=0)]] = LAYER_WEIGHTS,
-        criterion: Criterion = "l1",
-        reduction: Reduction = "mean",
-        weighting: Weighting = "weighted_mean",
-        per_sample: bool = False,
-    ) -> None:
-        super().__init__(reduction=reduction, weighting=weighting, per_sample=per_sample)
-        check_layer_weights(layer_weights)
-        check_choice("criterion", criterion, Criterion)
-        self.extractor = VGG19() if extractor is None else extractor
-        self.channels = chosen(channels)
-        self.layer_weights = tuple(layer_weights)
-        self.criterion: Criterion = criterion
-
-    def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """The distance of each sample, with shape (B, 1, 1, 1)."""
-        return weighted_layers(
-            seen(prediction, self.channels),
-            seen(target, self.channels),
-            self.extractor,
-            self.layer_weights,
-            self.criterion,
-            at_least_float32,
-        )
+    def look(self, feature: Tensor) -> Tensor:
+        """The feature as it is, (B, C, h, w) or (B, C), in at least float32."""
+        return at_least_float32(feature)
