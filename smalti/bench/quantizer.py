@@ -64,6 +64,7 @@ def _roof(found: dict[str, Measured], tokens: int, codes: int, channels: int) ->
 
 
 def _ours(z: "Tensor", codebook: "Tensor", upstream: "Tensor", kernel: "Kernel | None") -> Run:
+    from smalti.losses import Loss
     from smalti.losses.codebook import CodebookLoss
     from smalti.losses.commitment import CommitmentLoss
     from smalti.losses.entropy import Entropy
@@ -73,7 +74,7 @@ def _ours(z: "Tensor", codebook: "Tensor", upstream: "Tensor", kernel: "Kernel |
     part = Nearest(size=len(codebook), channels=channels, normalize=True).to(z.device)
     part.weight.data.copy_(codebook)
     image, gradient = (value.T.reshape(1, channels, tokens, 1) for value in (z, upstream))
-    losses = [(CodebookLoss(), 1.0), (CommitmentLoss(), 0.25)]
+    losses: list[tuple[Loss, float]] = [(CodebookLoss(), 1.0), (CommitmentLoss(), 0.25)]
     if kernel is not None:
         losses.append((Entropy(kernel=kernel), 0.03))
 

@@ -1,10 +1,13 @@
 """What losses over codebook records share: which records count, and the sum over them."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from smalti.losses import Loss, Reduction
+from smalti.losses._reduction import check_choice
 from smalti.outputs import CodebookRecord
 from smalti.registry import suggest
 
@@ -63,3 +66,35 @@ def sum_over(
             raise ValueError("reduction='none': expected codebooks of one shape, a sum over them has no other meaning")
         total = total + value
     return total
+
+
+class RecordLoss(Loss):
+    """Base of the losses between the latents and the codes of each record, summed over codebooks.
+
+    ``term`` is the short name of the loss, which a record must list among its ``terms``.
+
+    Args:
+        only: names of the codebooks that count; None: all.
+        channels: ``mean`` or ``sum`` over the channels of a token.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+    """
+
+    term: ClassVar[str]
+
+    def __init__(
+        self, *, only: Sequence[str] | None = None, channels: Channels = "mean", reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__()
+        check_choice("channels", channels, Channels)
+        check_choice("reduction", reduction, Reduction)
+        self.only = only
+        self.channels: Channels = channels
+        self.reduction: Reduction = reduction
+
+    @abstractmethod
+    def of(self, record: CodebookRecord) -> Tensor:
+        """The loss of one record, a scalar, or with shape (B, d, h, w) unreduced."""
+
+    def forward(self, codebooks: Mapping[str, CodebookRecord]) -> Tensor:
+        """A scalar, or (B, d, h, w) unreduced, of records with tensors of shape (B, d, h, w)."""
+        return sum_over(codebooks, self.only, self.term, self.of)

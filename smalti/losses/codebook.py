@@ -1,12 +1,10 @@
 """The codebook loss: codes move to the latents that chose them."""
 
-from collections.abc import Mapping, Sequence
-
 from torch import Tensor
 
-from smalti.losses import Loss, Reduction
-from smalti.losses._records import Channels, over_channels, sum_over
-from smalti.losses._reduction import check_choice, reduce
+from smalti.losses import Reduction
+from smalti.losses._records import Channels, RecordLoss, over_channels
+from smalti.losses._reduction import reduce
 from smalti.outputs import CodebookRecord
 
 
@@ -34,7 +32,7 @@ def codebook_loss(record: CodebookRecord, *, channels: Channels = "mean", reduct
     return reduce(over_channels((record.quantized - record.z.detach()).square(), channels), reduction=reduction)
 
 
-class CodebookLoss(Loss):
+class CodebookLoss(RecordLoss):
     """:func:`codebook_loss` summed over codebooks (van den Oord et al., arXiv:1711.00937).
 
     Args:
@@ -43,21 +41,8 @@ class CodebookLoss(Loss):
         reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
     """
 
-    def __init__(
-        self, *, only: Sequence[str] | None = None, channels: Channels = "mean", reduction: Reduction = "mean"
-    ) -> None:
-        super().__init__()
-        check_choice("channels", channels, Channels)
-        check_choice("reduction", reduction, Reduction)
-        self.only = only
-        self.channels: Channels = channels
-        self.reduction: Reduction = reduction
+    term = "codebook"
 
-    def forward(self, codebooks: Mapping[str, CodebookRecord]) -> Tensor:
-        """A scalar, or (B, d, h, w) unreduced, of records with tensors of shape (B, d, h, w)."""
-        return sum_over(
-            codebooks,
-            self.only,
-            "codebook",
-            lambda record: codebook_loss(record, channels=self.channels, reduction=self.reduction),
-        )
+    def of(self, record: CodebookRecord) -> Tensor:
+        """The loss of one record, a scalar, or with shape (B, d, h, w) unreduced."""
+        return codebook_loss(record, channels=self.channels, reduction=self.reduction)

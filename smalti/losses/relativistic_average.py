@@ -50,7 +50,22 @@ def relativistic_average_discriminator(logits_real: Tensor, logits_fake: Tensor,
     return relativistic_average_generator(logits_fake, logits_real, form=form)
 
 
-class RelativisticAverageGenerator(Loss):
+class _RelativisticAverage(Loss):
+    """What both players share.
+
+    Args:
+        form: ``logistic`` or ``least_squares``.
+    """
+
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the mean logits of real and made images"}
+
+    def __init__(self, *, form: Form = "logistic") -> None:
+        super().__init__()
+        check_choice("form", form, Form)
+        self.form: Form = form
+
+
+class RelativisticAverageGenerator(_RelativisticAverage):
     """Generator's side, L = mean(l(f - mean(r))) + mean(l(mean(f) - r)), logits (B, ...) (arXiv:1807.00734).
 
     (RaGAN, Jolicoeur-Martineau.) DeblurGANv2 and ESRGAN have half of it: ``weight: 0.5``.
@@ -60,19 +75,13 @@ class RelativisticAverageGenerator(Loss):
     """
 
     phase = "generator"
-    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the mean logits of real and made images"}
-
-    def __init__(self, *, form: Form = "logistic") -> None:
-        super().__init__()
-        check_choice("form", form, Form)
-        self.form: Form = form
 
     def forward(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
         """The loss, a scalar, of ``logits_real`` and ``logits_fake`` with shape (B, ...)."""
         return relativistic_average_generator(logits_real, logits_fake, form=self.form)
 
 
-class RelativisticAverageDiscriminator(Loss):
+class RelativisticAverageDiscriminator(_RelativisticAverage):
     """Discriminator's side, L = mean(l(r - mean(f))) + mean(l(mean(r) - f)), logits (B, ...) (arXiv:1807.00734).
 
     (RaGAN, Jolicoeur-Martineau.) PyTorch-GAN, DeblurGANv2 and ESRGAN have half of it: ``weight: 0.5``.
@@ -82,12 +91,6 @@ class RelativisticAverageDiscriminator(Loss):
     """
 
     phase = "discriminator"
-    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the mean logits of real and made images"}
-
-    def __init__(self, *, form: Form = "logistic") -> None:
-        super().__init__()
-        check_choice("form", form, Form)
-        self.form: Form = form
 
     def forward(self, logits_real: Tensor, logits_fake: Tensor) -> Tensor:
         """The loss, a scalar, of ``logits_real`` and ``logits_fake`` with shape (B, ...)."""

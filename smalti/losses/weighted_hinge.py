@@ -46,16 +46,13 @@ def weighted_hinge_discriminator(
     return reduce(real, weight, weighting=weighting) + reduce(fake, weight, weighting=weighting)
 
 
-class WeightedHingeGenerator(Loss):
-    """Generator's side, L = -sum(w f) / sum(w) of logits f (B, ...) (cf. Rombach et al., arXiv:2112.10752).
-
-    Bind the weights: ``inputs: {weight: batch.weights}``.
+class _WeightedHinge(Loss):
+    """What both players share.
 
     Args:
         weighting: what a weighted mean divides by.
     """
 
-    phase = "generator"
     batch_statistics = WEIGHTS
 
     def __init__(self, *, weighting: Weighting = "weighted_mean") -> None:
@@ -67,12 +64,24 @@ class WeightedHingeGenerator(Loss):
         """The sum of the weights, if the mean is divided by it."""
         return weight_statistics(self.weighting)
 
+
+class WeightedHingeGenerator(_WeightedHinge):
+    """Generator's side, L = -sum(w f) / sum(w) of logits f (B, ...) (cf. Rombach et al., arXiv:2112.10752).
+
+    Bind the weights: ``inputs: {weight: batch.weights}``.
+
+    Args:
+        weighting: what a weighted mean divides by.
+    """
+
+    phase = "generator"
+
     def forward(self, logits_fake: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of ``logits_fake`` with shape (B, ...) under ``weight`` with shape (B,)."""
         return weighted_hinge_generator(logits_fake, weight, weighting=self.weighting)
 
 
-class WeightedHingeDiscriminator(Loss):
+class WeightedHingeDiscriminator(_WeightedHinge):
     """Discriminator's side, L = sum(w relu(1 - r)) / sum(w) + sum(w relu(1 + f)) / sum(w), logits (B, ...).
 
     As latent-diffusion's ``hinge_d_loss_with_exemplar_weights`` (Rombach et al., arXiv:2112.10752), which has half of
@@ -83,16 +92,6 @@ class WeightedHingeDiscriminator(Loss):
     """
 
     phase = "discriminator"
-    batch_statistics = WEIGHTS
-
-    def __init__(self, *, weighting: Weighting = "weighted_mean") -> None:
-        super().__init__()
-        check_choice("weighting", weighting, Weighting)
-        self.weighting: Weighting = weighting
-
-    def statistics(self) -> Mapping[str, str]:
-        """The sum of the weights, if the mean is divided by it."""
-        return weight_statistics(self.weighting)
 
     def forward(self, logits_real: Tensor, logits_fake: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss, a scalar, of logits with shape (B, ...) under ``weight`` with shape (B,)."""
