@@ -1,6 +1,6 @@
 """A tiny tokenizer with an adversary, on images made of numbers: everything real, only small."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smalti.bottlenecks import Bottleneck
 from smalti.bottlenecks.gaussian import Gaussian
+from smalti.bottlenecks.tokens import Branch, Tokens
 from smalti.data import ImageSource
 from smalti.data.loader import BatchLoader, evaluation_batches
 from smalti.data.transforms import Transform
@@ -18,6 +19,7 @@ from smalti.discriminators.patch import Patch
 from smalti.engine.settings import EngineSettings, PhaseOptimizer, ValidationSettings
 from smalti.engine.trainer import Trainer
 from smalti.engine.validation import Validation
+from smalti.losses.categorical_kl import CategoricalKL
 from smalti.losses.codebook import CodebookLoss
 from smalti.losses.commitment import CommitmentLoss
 from smalti.losses.entropy import Entropy
@@ -29,10 +31,13 @@ from smalti.models.autoencoder import Autoencoder
 from smalti.models.conv import ConvDecoder, ConvEncoder
 from smalti.nn.distributed import rank, world_size
 from smalti.objectives import Adaptive, DiscriminatorPhase, GeneratorPhase, Term
-from smalti.quantizers import nearest
-from tests.quantized import one_codebook
+from smalti.quantizers import Quantizer, nearest
+from smalti.quantizers.fsq import FSQ
+from smalti.quantizers.gumbel import Anneal, Gumbel
+from smalti.quantizers.nearest import Nearest
+from smalti.quantizers.residual import Residual
 
-Space = Literal["codes", "gaussian"]
+Space = Literal["codes", "gaussian", "residual", "fsq", "gumbel"]
 SIDE = 16
 
 
@@ -61,18 +66,27 @@ def tiny_model(space: Space = "codes", dropout: float = 0.0, revival: bool = Fal
         "middle_blocks": 1,
         "groups": 4,
     }
-    bottleneck: Bottleneck = Gaussian(in_channels=8, latent_channels=4)
-    if space == "codes":
-        moving = (
-            {"ema": nearest.EMA(decay=0.8), "revival": nearest.Revival(patience=2), "init": "kmeans"} if revival else {}
-        )
-        options: dict[str, Any] = {"init": "normal"} | moving
-        bottleneck = one_codebook(8, 16, 4, **options)
     return Autoencoder(
         ConvEncoder(out_channels=8, dropout=dropout, **sizes),
-        bottleneck,
+        Gaussian(in_channels=8, latent_channels=4) if space == "gaussian" else tokens(space, revival),
         ConvDecoder(latent_channels=4, z_channels=8, **sizes),
     )
+
+
+def tokens(space: Space, revival: bool) -> Bottleneck:
+    """One codebook with codes of 4 channels."""
+    moving: dict[str, Any] = {
+        "ema": nearest.EMA(decay=0.8),
+        "revival": nearest.Revival(patience=2),
+        "init": "kmeans",
+    }
+    made: dict[Space, Callable[[], Quantizer]] = {
+        "codes": lambda: Nearest(size=16, channels=4, **(moving if revival else {"init": "normal"})),
+        "residual": lambda: Residual(quantizer=Nearest(size=8, channels=4, **moving), steps=3, dropout=0.5),
+        "fsq": lambda: FSQ(levels=[5, 4, 3, 3]),
+        "gumbel": lambda: Gumbel(size=16, channels=4, temperature=Anneal(updates=5)),
+    }
+    return Tokens(in_channels=8, codebooks={"codebook": Branch(quantizer=made[space]())})
 
 
 def terms(space: Space, start: int = 2, balanced: bool = True, averages: bool = False) -> dict[str, list[Term]]:
@@ -84,6 +98,13 @@ def terms(space: Space, start: int = 2, balanced: bool = True, averages: bool = 
             Term(name="commitment", loss=CommitmentLoss(), weight=0.25),
             Term(name="entropy", loss=Entropy(temperature=0.5, gather=True), weight=0.05),
         ],
+        "residual": [
+            Term(name="pixel", loss=L1()),
+            Term(name="commitment", loss=CommitmentLoss(), weight=0.25),
+            Term(name="entropy", loss=Entropy(temperature=0.5, gather=True), weight=0.05),
+        ],
+        "fsq": [Term(name="pixel", loss=L1())],
+        "gumbel": [Term(name="pixel", loss=L1()), Term(name="kl", loss=CategoricalKL(), weight=5e-4)],
         "gaussian": [
             Term(name="pixel", loss=ScaledNLL(distances={"l1": Distance(loss=L1(reduction="none"))}, scale="learned")),
             Term(name="kl", loss=KL(), weight=1e-3),
