@@ -117,11 +117,18 @@ class Table:
     levels: int = 1
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     _found: dict[str, list[tuple[str, Rule]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _begin: dict[str, list[Rule]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Puts the rules in groups by what their foreign keys begin with."""
+        for rule in self.rules:
+            self._begin.setdefault(rule.theirs.partition("{")[0], []).append(rule)
 
     def ours(self, key: str) -> list[tuple[str, Rule]]:
         """Our keys for one of theirs, with the rule: none if it is unknown, two if it is cut."""
-        if key not in self._found:  # every key is asked for several times, and each time all rules are tried
-            moved = ((self._move(key, rule.theirs, rule.ours), rule) for rule in self.rules)
+        if key not in self._found:  # every key is asked for several times
+            fitting = (rule for begin, rules in self._begin.items() if key.startswith(begin) for rule in rules)
+            moved = ((self._move(key, rule.theirs, rule.ours), rule) for rule in fitting)
             self._found[key] = [(name, rule) for name, rule in moved if name is not None]
         return self._found[key]
 

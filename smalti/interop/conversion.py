@@ -81,7 +81,7 @@ def import_checkpoint(path: str | Path, format: str = AUTO, options: ImportOptio
     weights = [key for key in checkpoint.state if table.why_dropped(key) is None and table.ours(key)]
     refuse_odd(checkpoint.state, weights, checkpoint.path)
     checkpoint.notes += one_precision(checkpoint.state, weights)
-    config = config_from(checkpoint, kind, options)
+    config = config_from(checkpoint, kind, table, options)
     try:
         with on_meta_device():
             model = build(config, Autoencoder)
@@ -119,14 +119,13 @@ def refuse_unasked(options: ImportOptions, asks: Collection[str], title: str) ->
             raise UserError(f"--{name.replace('_', '-')} {value}: means nothing to {title}")
 
 
-def config_from(checkpoint: Checkpoint, kind: Format, options: ImportOptions) -> dict[str, Any]:
+def config_from(checkpoint: Checkpoint, kind: Format, table: Table, options: ImportOptions) -> dict[str, Any]:
     """The configuration of our model for a checkpoint, inferred from its tensors and the configuration beside them.
 
     Raises:
         UserError: if a tensor that shows a size is missing, with all keys that no rule knows.
     """
     layout = kind.layout(checkpoint.state.keys())
-    table = kind.table(layout)
     quantized = any(key.startswith("quantize") for key in checkpoint.state)
     shapes = Shapes(_our_shapes(checkpoint.state, table), table, quantized)
     if layout.levels == 0:
@@ -175,7 +174,8 @@ def _differences(made: Translation, kind: Format, config: Mapping[str, Any]) -> 
     """What would be another model if the exported tensors were read again."""
     checkpoint = Checkpoint(Path("the exported model"), made.state)
     try:
-        again = config_from(checkpoint, kind, ImportOptions(heads=heads_of(config)))
+        table = kind.table(kind.layout(made.state.keys()))
+        again = config_from(checkpoint, kind, table, ImportOptions(heads=heads_of(config)))
         groups = config["encoder"]["groups"]
         again["encoder"]["groups"] = again["decoder"]["groups"] = groups
         with on_meta_device():

@@ -108,7 +108,8 @@ def test_the_whole_zoo_can_be_told_from_its_tensors(name: str, format: str) -> N
         model = zoo_model(name)
     kind = format_named(format)
     state = export_state(model, kind).state
-    found = config_from(Checkpoint(Path(name), state), kind, ImportOptions())
+    table = kind.table(kind.layout(state.keys()))
+    found = config_from(Checkpoint(Path(name), state), kind, table, ImportOptions())
     with on_meta_device():
         again = build(found, Autoencoder)
     assert again.factor == model.factor
