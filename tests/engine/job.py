@@ -121,7 +121,7 @@ def launch(folder: Path, questions: list[tuple[str, dict[str, Any]]], processes:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
