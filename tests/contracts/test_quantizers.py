@@ -187,6 +187,19 @@ def test_compiled_it_is_the_same(name: str) -> None:
         assert torch.equal(torch.compile(made, backend="eager")(z).latent, made(z).latent)
 
 
+@pytest.mark.slow
+@every_quantizer
+def test_exported_for_any_size_it_is_the_same(name: str) -> None:
+    made = make(name).eval()
+    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=2), 3: torch.export.Dim("width", min=2)}
+    with torch.no_grad():
+        program = torch.export.export(made, (latents(made),), dynamic_shapes=(sizes,)).module()
+    z = torch.randn(3, made.channels, 7, 4)
+    found, expected = program(z), made(z)
+    assert torch.equal(found.latent, expected.latent)
+    assert torch.equal(found.indices, expected.indices)
+
+
 def trained(quantizer: Quantizer, z: torch.Tensor) -> dict[str, torch.Tensor]:
     """State after two updates from z, and the gradients of all terms that mean something for it."""
     quantizer.eval()  # whoever draws codes in training, draws others in each process
