@@ -61,14 +61,15 @@ def interleave(
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
         for name, run in variants.items():
-            times[name].append(_seconds(run, device))
+            times[name].append(seconds_of(run, device))
     return {
         name: Measured(seconds=statistics.median(times[name]), peak_mib=found[name][0], saved_mib=found[name][1])
         for name in variants
     }
 
 
-def _seconds(run: Callable[[], object], device: "torch.device") -> float:
+def seconds_of(run: Callable[[], object], device: "torch.device") -> float:
+    """What one run takes: processor time of this process on a CPU, the time between two events on CUDA."""
     import torch
 
     if device.type != "cuda":

@@ -7,6 +7,7 @@ import typer
 
 from smalti.cli._model import TrustCode, open_model
 from smalti.cli._options import LARGEST_SIDE, Device, device_of, whole_number
+from smalti.registry import UserError
 
 if TYPE_CHECKING:
     from smalti.models.autoencoder import Autoencoder
@@ -45,23 +46,44 @@ def quantizer(
 
 @bench.command()
 def step(
-    channels: Annotated[int, whole_number("Base width; a multiple of 32.", least=32)] = 64,
-    size: Annotated[int, whole_number("Side of the images.", least=32, most=LARGEST_SIDE)] = 128,
-    batch: Annotated[int, whole_number("Images.")] = 2,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="RECIPE", help="A whole step of a recipe, on random images.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With --recipe: replace a value of it.")
+    ] = None,
+    channels: Annotated[
+        int | None, whole_number("Without --recipe: base width, a multiple of 32. [default: 64]", least=32)
+    ] = None,
+    size: Annotated[
+        int | None, whole_number("Side of the images. [default: 128, or the recipe's]", least=8, most=LARGEST_SIDE)
+    ] = None,
+    batch: Annotated[int | None, whole_number("Images. [default: 2, or the recipe's]")] = None,
     repeats: Repeats = 3,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """A training step of KL-f8 with its discriminator.
+    """A training step of KL-f8 with its discriminator, or with --recipe of any recipe.
 
-    Against the schedule of latent-diffusion on the same networks: two forward passes, two traversals.
+    KL-f8 is compared with the schedule of latent-diffusion on the same networks: two forward passes, two traversals. Of
+    a recipe time, memory, floating-point operations, their share of what the device can do, and the longest kernels
+    are told.
 
-    Example: smalti bench step --size 128 --batch 2
+    Example: smalti bench step --recipe tiny-vqgan-f16 --batch 2
     """
-    from smalti.bench.measure import show
-    from smalti.bench.step import measure_step
+    if recipe is None:
+        from smalti.bench.measure import show
+        from smalti.bench.step import measure_step
 
-    show(*measure_step(channels, size, batch, device_of(device), repeats), as_json)
+        if overrides:
+            raise UserError("--set: goes with --recipe")
+        show(*measure_step(channels or 64, size or 128, batch or 2, device_of(device), repeats), as_json)
+        return
+    from smalti.bench.recipe import measure_recipe, show_report
+
+    if channels is not None:
+        raise UserError("--channels: goes without --recipe; say --set model.encoder.channels=N")
+    show_report(measure_recipe(recipe, overrides or [], size, batch, device_of(device), repeats), as_json)
 
 
 @bench.command()
