@@ -17,7 +17,7 @@ FLOORS = {
     7.5: ("smalti", "bench"),  # the front door: load, build, train
     7: ("assembly",),
     6: ("engine", "report"),
-    5: ("objectives",),
+    5: ("objectives", "evaluation"),
     4: ("metrics", "interop"),
     3: ("losses", "discriminators", "models"),
     2: ("bottlenecks", "extractors", "data"),

@@ -10,10 +10,12 @@ from typer.core import TyperGroup
 
 from smalti.cli._defence import DEBUG, defended, is_out_of_memory, memory_message, take_any_name, tell
 from smalti.cli.bench import bench
+from smalti.cli.compare import compare
 from smalti.cli.convert import convert
 from smalti.cli.encode import encode
 from smalti.cli.evaluate import evaluate
 from smalti.cli.latent_stats import latent_stats
+from smalti.cli.protocols import protocols
 from smalti.cli.recipes import recipes
 from smalti.cli.reconstruct import reconstruct
 from smalti.cli.report import report
@@ -85,6 +87,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(evaluate)
+app.command()(compare)
 app.command()(reconstruct)
 app.command()(encode)
 app.command()(convert)
@@ -92,6 +95,7 @@ app.command("latent-stats")(latent_stats)
 app.command()(sample)
 app.command()(report)
 app.add_typer(recipes, name="recipes")
+app.add_typer(protocols, name="protocols")
 app.add_typer(bench, name="bench")
 
 

@@ -1,57 +1,242 @@
-"""``smalti evaluate``: how good a model is on a folder of images."""
+"""``smalti evaluate``: how good tokenizers are on a folder of images, under a protocol."""
 
-import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
-from smalti.cli._model import ModelPath, TrustCode, batches_of, open_model
-from smalti.cli._options import BatchSize, Device, Size
-from smalti.cli._table import print_rows
+from smalti.cli._model import TrustCode
+from smalti.cli._options import BatchSize, Device, Size, device_of, whole_number
 from smalti.registry import UserError
 from smalti.writing import to_json
 
+if TYPE_CHECKING:
+    from smalti.data import ImageSource
+    from smalti.data._decoding import Reading
+    from smalti.evaluation.adapters import Adapter
+    from smalti.evaluation.passing import Question
+    from smalti.evaluation.protocol import Protocol
+    from smalti.evaluation.results import Result
+
+RESULT = "evaluation.json"
+
 
 def evaluate(
-    model: ModelPath,
-    data: Annotated[Path, typer.Option(help="Folder of images, searched to any depth.", show_default=False)],
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            help="Runs, saved models, foreign checkpoints, folders of diffusers, Hub repositories; images:DIR (made "
+            "elsewhere), jpeg:q=50, webp:q=50, png; module:object.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of images, searched to any depth.", show_default=False)
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="A name (smalti protocols list), NAME@SIZE or a file. Without: whole images, floats."),
+    ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Names, separated by commas. Codebook metrics say nothing of a model without one.")
-    ] = "psnr,ssim,codebook_usage,perplexity,bits_per_image",
+        str, typer.Option(help="Names, separated by commas. Without: psnr, ssim, bits_per_pixel, and those of tokens.")
+    ] = "",
     size: Size = None,
+    limit: Annotated[int | None, whole_number("The first N images only; the result says so.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json, one of each model.")] = None,
+    resume: Annotated[
+        bool, typer.Option(help="With --out: keep what is there under the same protocol, go on where it was killed.")
+    ] = False,
+    contents: Annotated[bool, typer.Option(help="Hash the contents of all files into the result.")] = False,
     batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
     background: Background = "drop",
     device: Device = "auto",
     trust_code: TrustCode = False,
+    schema: Annotated[bool, typer.Option(help="Print the JSON schema of a result and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with a row for each image.")] = False,
 ) -> None:
-    """Measure a model on a folder of images.
+    """Measure tokenizers on a folder of images.
 
-    Sizes that the model's factor does not divide are padded, and the reconstruction is cut back.
+    Sizes that a model's factor does not divide are padded, and the reconstruction is cut back. Under torchrun each
+    process measures its share.
 
-    Example: smalti evaluate runs/quickstart --data held-out
+    Example: smalti evaluate runs/quickstart jpeg:q=50 --data held-out --protocol smalti
     """
-    from smalti.metrics import Metric
-    from smalti.metrics.evaluation import examine
-    from smalti.registry import resolve
+    from smalti.evaluation.results import schema as schema_of
 
-    chosen = {name: resolve(name, Metric)() for name in metrics.replace(" ", "").split(",")}
-    tokenizer = open_model(model, device, trust_code)
-    source, batches = batches_of(tokenizer, data, reading_of(max_pixels, value_range, background), size, batch_size)
-    began = time.perf_counter()
-    found = examine(tokenizer, batches, chosen, names=source.names)
-    seconds = time.perf_counter() - began
-    for name, reason in found.left_out.items():
-        typer.echo(f"{name}: {reason}", err=True)
-    if found.left_out and not found.values:
-        raise UserError("nothing could be measured")
-    if as_json:
-        images = [dict(row) for row in found.images]
-        typer.echo(to_json({**found.values, "seconds": seconds, "images": images}))
+    if schema:
+        typer.echo(to_json(schema_of()))
         return
-    typer.echo(f"{len(found.images)} images in {seconds:.1f} s")
-    print_rows(found.values)
+    if not models or data is None:
+        raise UserError("expected MODEL... and --data DIR")
+    wanted = [name for name in metrics.replace(" ", "").split(",") if name]
+    reading, under = reading_of(max_pixels, value_range, background), _protocol(protocol, size)
+    with _ranks() as rank:
+        results = []
+        for words in models:
+            where = _folder(out, words, len(models), models)
+            question = _question(words, data, reading, under, device, trust_code)
+            question = _set(question, wanted, batch_size, limit, where, contents)
+            results.append(_kept(question, where, resume) or _measured(question, where, rank))
+        if rank == 0:
+            _show(results, as_json)
+
+
+def _protocol(name: str | None, size: int | None) -> "Protocol":
+    from smalti.evaluation.protocol import protocol_named
+
+    if name is None:
+        return protocol_named("whole") if size is None else protocol_named("cover", size)
+    return protocol_named(name, size)
+
+
+def _question(
+    words: str, data: Path, reading: "Reading", protocol: "Protocol", device: str, trust_code: bool
+) -> "Question":
+    """The adapter of some words and the images that it is to be measured on."""
+    from smalti.evaluation.opening import IMAGES, open_adapter
+    from smalti.evaluation.passing import Question
+    from smalti.nn.distributed import rank, world_size
+
+    place = device_of(f"cuda:{rank()}" if device == "auto" and world_size() > 1 and _has_gpus() else device)
+    if words.startswith(IMAGES):
+        source = _images(data, reading, 3)
+        adapter = open_adapter(words, originals=source.names)
+    else:
+        adapter = open_adapter(words, trust_code=trust_code)
+        source = _images(data, reading, adapter.image_channels)
+    return Question(adapter=adapter, source=source, path=str(data), protocol=protocol, device=place)
+
+
+def _has_gpus() -> bool:
+    import torch
+
+    return torch.cuda.device_count() > 1
+
+
+def _images(folder: Path, reading: "Reading", channels: int) -> "ImageSource":
+    from smalti.data.image_folder import ImageFolder
+
+    if channels not in (1, 3, 4):
+        raise UserError(f"the model takes images of {channels} channels: expected 1, 3 or 4 for files")
+    return ImageFolder(
+        str(folder),
+        image_channels=channels,  # type: ignore[arg-type]
+        max_pixels=reading.max_pixels,
+        value_range=reading.value_range,
+        background=reading.background,
+    )
+
+
+def _set(
+    question: "Question", metrics: Sequence[str], batch: int, limit: int | None, where: Path | None, contents: bool
+) -> "Question":
+    from dataclasses import replace
+
+    from smalti.cli._model import FLOAT
+    from smalti.cli._options import check_room
+
+    side = question.protocol.size
+    if side:
+        together = min(batch, len(question.source))
+        needed = together * question.adapter.image_channels * side**2 * FLOAT
+        check_room(needed, f"a batch of {together} images of {side} pixels", "--size or --batch-size")
+    return replace(question, metrics=metrics, batch_size=batch, limit=limit, partial=where, contents=contents)
+
+
+def _folder(out: Path | None, words: str, count: int, models: Sequence[str]) -> Path | None:
+    """Where the result of one of several models lies: named after it, numbered if two are called alike."""
+    if out is None or count == 1:
+        return out
+    plain = ["-".join(part for part in "".join(c if c.isalnum() else " " for c in name).split()) for name in models]
+    index = list(models).index(words)
+    twice = plain.count(plain[index]) > 1
+    return out / (f"{index}-{plain[index]}" if twice else plain[index])
+
+
+def _kept(question: "Question", where: Path | None, resume: bool) -> "Result | None":
+    """A result that is there already; None if there is none.
+
+    Raises:
+        UserError: if one is there and --resume was not said, or it is of another question.
+    """
+    from smalti.evaluation.results import read_result
+
+    if where is None or not (where / RESULT).exists():
+        return None
+    if not resume:
+        raise UserError(f"{where / RESULT} exists: --resume keeps it, another --out measures anew")
+    found = read_result(where / RESULT)
+    if found.protocol["hash"] != question.protocol.hash or found.tokenizer["origin"] != question.adapter.origin:
+        of = f"{found.tokenizer['name']} under {found.protocol['name']}"
+        raise UserError(f"{where / RESULT}: of {of}: choose another --out")
+    return found
+
+
+def _measured(question: "Question", where: Path | None, rank: int) -> "Result":
+    from smalti.evaluation.passing import measure
+
+    result = measure(question, _progress(question.adapter, rank))
+    for name, reason in result.cautions.items():
+        if rank == 0:
+            typer.echo(f"{name}: {reason}", err=True)
+    if not result.numbers:
+        raise UserError("nothing could be measured")
+    if where is not None and rank == 0:
+        where.mkdir(parents=True, exist_ok=True)
+        result.write(where / RESULT)
+    return result
+
+
+def _progress(adapter: "Adapter", rank: int) -> Any:
+    """A line on a terminal that tells images, seconds and how long it will take."""
+    import sys
+
+    def tell(done: int, of: int, seconds: float) -> None:
+        if rank == 0 and sys.stderr.isatty():
+            left = seconds / max(done, 1) * (of - done)
+            end = "\n" if done >= of else ""
+            typer.echo(f"\r{adapter.name}: {done} of {of} images, {left:,.0f} s to go \x1b[K{end}", err=True, nl=False)
+
+    return tell
+
+
+def _show(results: Sequence["Result"], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from smalti.cli._table import print_rows
+    from smalti.evaluation.comparison import compared, text
+
+    if as_json:
+        typer.echo(to_json([asdict(result) for result in results] if len(results) > 1 else asdict(results[0])))
+        return
+    if len(results) > 1:
+        typer.echo(text(compared(results)))
+        return
+    [result] = results
+    limited = f" of {result.data['images']}" if result.limited else ""
+    name = f"{result.protocol['name']} ({result.protocol['hash']})"
+    typer.echo(f"{result.samples} images{limited} in {result.seconds:.1f} s under {name}")
+    print_rows(result.numbers, result.intervals)
+
+
+@contextmanager
+def _ranks() -> Iterator[int]:
+    """Within, the processes that torchrun started know of each other; the number of this one."""
+    import os
+
+    import torch
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.distributed.is_initialized():
+        yield int(os.environ.get("RANK", "0")) if torch.distributed.is_initialized() else 0
+        return
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield torch.distributed.get_rank()
+    finally:
+        torch.distributed.destroy_process_group()

@@ -23,12 +23,14 @@ class Observation:
         reconstruction: made images with shape (B, C, H, W), not clamped.
         bottleneck: what stood between them.
         codebook_sizes: name -> number of codes.
+        bits: what each image takes to store, with shape (B,); None: what its tokens or the numbers of its latent take.
     """
 
     target: Tensor
     reconstruction: Tensor
     bottleneck: BottleneckOutput
     codebook_sizes: Mapping[str, int]
+    bits: Tensor | None = None
 
 
 class Metric(Part):

@@ -44,6 +44,33 @@ class ImageMeans(Metric):  # type: ignore[misc]  # torchmetrics is not seen by t
         return {name: getattr(self, f"sum_{name}") / self.images for name in self.names}
 
 
+class PooledDecibels(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the type checker
+    """10 log10(R^2 / mean squared error) over all pixels, in double precision.
+
+    Args:
+        data_range: R.
+    """
+
+    full_state_update = False
+    errors: Tensor
+    pixels: Tensor
+
+    def __init__(self, data_range: float) -> None:
+        super().__init__()
+        self.data_range = data_range
+        self.add_state("errors", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("pixels", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, errors: Tensor, pixels: int) -> None:
+        """Adds the sum of squared errors of so many numbers."""
+        self.errors = self.errors + errors
+        self.pixels = self.pixels + pixels
+
+    def compute(self) -> Tensor:
+        """The decibels, a scalar; infinite for equal images."""
+        return 10.0 * torch.log10(self.data_range**2 * self.pixels / self.errors)
+
+
 class _Counts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the type checker
     """Counts of what occurred, by name: of few kinds one by one, of many only those that occurred."""
 

@@ -88,37 +88,79 @@ def examine(
     Raises:
         UserError: if two metrics give numbers of one name, or there is no image at all.
     """
-    tokenizer: Any = model
-    by_name = metrics if isinstance(metrics, Mapping) else {short_name(type(metric)): metric for metric in metrics}
     weight = next(model.parameters(), torch.zeros(()))
     device = weight.device if device is None else torch.device(device)
-    accumulators = {name: metric.create().to(device) for name, metric in by_name.items()}
-    for name, metric in by_name.items():
-        metric.begin(accumulators[name], {} if isinstance(model, ImageMaker) else tokenizer.codebook_sizes)
-    rows: list[dict[str, Any]] = []
-    small = dict.fromkeys(by_name, 0)
-    with _evaluating(model, device):
+    sizes = {} if isinstance(model, ImageMaker) else tokenizer_of(model).codebook_sizes
+    examination = Examination(metrics, sizes, device, names)
+    with evaluating(model, device):
         for batch in batches:
             moved = to_device(dict(batch), device)
             if isinstance(model, ImageMaker):
                 observation = observe_made(model, moved, weight.dtype)
             else:
-                observation = observe(tokenizer, moved["image"], weight.dtype)
-            taken = {name: metric for name, metric in by_name.items() if _fits(metric, observation.target)}
-            small |= {name: small[name] + len(observation.target) for name in by_name.keys() - taken.keys()}
-            with _naming(batch, names):
-                found = _update(taken, accumulators, observation)
-            rows += _rows(batch, found, len(observation.target), names)
-        total, *without = all_reduce_sum(torch.tensor([len(rows), *small.values()], device=device)).tolist()
+                observation = observe(tokenizer_of(model), moved["image"], weight.dtype)
+            examination.feed(batch, observation)
+        return examination.result()
+
+
+def tokenizer_of(model: Any) -> Tokenizer:
+    """The model, as one that satisfies :class:`Tokenizer`."""
+    tokenizer: Tokenizer = model
+    return tokenizer
+
+
+class Examination:
+    """The accumulators of some metrics, fed batch by batch; it can be saved in between and gone on with.
+
+    Args:
+        metrics: name -> metric, or metrics, which are called by their short names.
+        codebook_sizes: name -> number of codes of the model.
+        device: where batches come from.
+        names: names of the items of the source, for the rows.
+    """
+
+    def __init__(
+        self,
+        metrics: Mapping[str, Metric] | Sequence[Metric],
+        codebook_sizes: Mapping[str, int],
+        device: torch.device,
+        names: Sequence[str] = (),
+    ) -> None:
+        by_name = metrics if isinstance(metrics, Mapping) else {short_name(type(metric)): metric for metric in metrics}
+        self.metrics, self.device, self.names = by_name, device, names
+        self.accumulators = {name: metric.create().to(device) for name, metric in by_name.items()}
+        for name, metric in by_name.items():
+            metric.begin(self.accumulators[name], codebook_sizes)
+        self.rows: list[dict[str, Any]] = []
+        self.small = dict.fromkeys(by_name, 0)
+
+    def feed(self, batch: Mapping[str, Any], observation: Observation) -> None:
+        """Measures a batch with images (B, C, H, W), whose ``index`` (B,) finds their names if there are any."""
+        count = len(observation.target)
+        taken = {name: metric for name, metric in self.metrics.items() if _fits(metric, observation.target)}
+        for name in self.metrics.keys() - taken.keys():
+            self.small[name] += count
+        with _naming(batch, self.names):
+            found = _update(taken, self.accumulators, observation)
+        self.rows += _rows(batch, found, count, self.names)
+
+    def result(self) -> Evaluation:
+        """The numbers of all ranks, and the rows of this one.
+
+        Raises:
+            UserError: if two metrics give numbers of one name, or there was no image at all.
+        """
+        counted = torch.tensor([len(self.rows), *self.small.values()], device=self.device)
+        total, *without = all_reduce_sum(counted).tolist()
         if not total:
             raise UserError("no image to evaluate on")
-        counts = dict(zip(small, without, strict=True))
+        counts = dict(zip(self.small, without, strict=True))
         values: dict[str, float] = {}
-        for name, metric in by_name.items():
+        for name, metric in self.metrics.items():
             if counts[name] < total:
-                values |= _numbers(name, metric, _computed(accumulators[name]), taken=values)
-    left_out = {name: _too_small(by_name[name], count, total) for name, count in counts.items() if count}
-    return Evaluation(values=values, images=tuple(rows), left_out=left_out)
+                values |= _numbers(name, metric, _computed(self.accumulators[name]), taken=values)
+        left_out = {name: _too_small(self.metrics[name], count, total) for name, count in counts.items() if count}
+        return Evaluation(values=values, images=tuple(self.rows), left_out=left_out)
 
 
 def _fits(metric: Metric, images: Tensor) -> bool:
@@ -160,7 +202,8 @@ def observe(model: Tokenizer, images: Tensor, dtype: torch.dtype = torch.float32
 
 
 @contextmanager
-def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within, the model is on the device in evaluation mode, without gradients, and draws the same random numbers."""
     modes = [(module, module.training) for module in model.modules()]
     model.to(device).eval()
     try:

@@ -21,6 +21,7 @@ from tests.cli.conftest import Verb
 VERBS = [
     ["train"],
     ["evaluate"],
+    ["compare"],
     ["reconstruct"],
     ["encode"],
     ["convert"],
@@ -32,6 +33,10 @@ VERBS = [
     ["bench", "step"],
     ["bench", "data"],
     ["bench", "encode"],
+    ["protocols"],
+    ["protocols", "list"],
+    ["protocols", "show"],
+    ["protocols", "diff"],
     ["recipes"],
     ["recipes", "list"],
     ["recipes", "show"],

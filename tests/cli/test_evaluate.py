@@ -22,9 +22,12 @@ def test_numbers_are_means_over_the_images(smalti_cli: Verb, trained: Path, phot
         images = {name: open_image(photos / name, 3) for name in ("a.png", "below/b.png")}
         expected = {name: float(psnr(model.reconstruct(image), image)) for name, image in images.items()}
     assert {row["name"]: row["psnr"] for row in found["images"]} == pytest.approx(expected, abs=1e-4)
-    assert found["psnr"] == pytest.approx(sum(expected.values()) / 2, abs=1e-4)
-    assert found["bits_per_image"] == pytest.approx(4 * (24 * 16 + 32 * 32) / 16 / 2)
-    assert 0 < found["codebook_usage"] <= 1
+    numbers = found["numbers"]
+    assert numbers["psnr"] == pytest.approx(sum(expected.values()) / 2, abs=1e-4)
+    assert numbers["bits_per_image"] == pytest.approx(4 * (24 * 16 + 32 * 32) / 16 / 2)
+    assert numbers["bits_per_pixel"] == pytest.approx(4 / 16)
+    assert 0 < numbers["codebook_usage"] <= 1
+    assert found["protocol"]["name"] == "whole"
 
 
 def test_table_names_units(smalti_cli: Verb, trained: Path, photos: Path) -> None:
@@ -38,7 +41,9 @@ def test_table_names_units(smalti_cli: Verb, trained: Path, photos: Path) -> Non
 
 def test_size_measures_the_middle(smalti_cli: Verb, trained: Path, photos: Path) -> None:
     result = smalti_cli("evaluate", trained, "--data", photos, "--size", 8, "--metrics", "bits_per_image", "--json")
-    assert json.loads(result.stdout)["bits_per_image"] == pytest.approx(4 * 4)
+    found = json.loads(result.stdout)
+    assert found["numbers"]["bits_per_image"] == pytest.approx(4 * 4)
+    assert found["protocol"]["fields"]["crop"] == "adm_center"
 
 
 def test_unknown_metrics_are_named_with_the_nearest(smalti_cli: Verb, trained: Path, photos: Path) -> None:

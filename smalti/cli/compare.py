@@ -1,0 +1,58 @@
+"""``smalti compare``: results of evaluations side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smalti.writing import to_json, write_whole
+
+
+def compare(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RESULT...", help="Files evaluation.json, or folders that hold one.", show_default=False
+        ),
+    ],
+    allow_mixed: Annotated[
+        bool, typer.Option(help="Compare across protocols and images, and mark what was measured otherwise.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the table in Markdown.")] = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page: sortable table, rate and distortion, worst cases.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Put results of `smalti evaluate` side by side; different protocols are refused with what differs.
+
+    Example: smalti compare results/ours results/jpeg --html comparison.html
+    """
+    from smalti.evaluation import comparison as table
+    from smalti.evaluation.results import read_result
+
+    found = table.compared([read_result(path) for path in results], mixed=allow_mixed)
+    if html is not None:
+        from smalti.evaluation.page import page
+
+        write_whole(html, page(found))
+    if as_json:
+        rows = [
+            {
+                "name": name,
+                "numbers": dict(result.numbers),
+                "intervals": dict(result.intervals),
+                "protocol": result.protocol["name"],
+                "protocol_hash": result.protocol["hash"],
+                "samples": result.samples,
+                "differences": found.differences.get(name, {}),
+            }
+            for name, result in zip(found.names, found.results, strict=True)
+        ]
+        typer.echo(to_json(rows))
+    elif markdown:
+        typer.echo(table.markdown(found))
+    else:
+        typer.echo(table.text(found))
+    if html is not None:
+        typer.echo(f"page: {html}", err=True)

@@ -1,0 +1,231 @@
+"""The pass: every image once through a tokenizer, under a protocol, measured; it may be killed and gone on with."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smalti.data import ImageSource
+from smalti.data._fingerprint import fingerprint_of
+from smalti.data.loader import evaluation_batches, to_device
+from smalti.evaluation._crops import Framing
+from smalti.evaluation._metrics import metrics_of
+from smalti.evaluation._pixels import under
+from smalti.evaluation.adapters import Adapter
+from smalti.evaluation.intervals import interval
+from smalti.evaluation.partial import Partial
+from smalti.evaluation.protocol import Protocol
+from smalti.evaluation.results import Result, described, versions
+from smalti.metrics import Metric
+from smalti.metrics.evaluation import Evaluation, Examination, evaluating
+from smalti.nn.distributed import is_distributed, rank, world_size
+from smalti.registry import UserError
+
+SAVED_EVERY = 60.0  # seconds
+Progress = Callable[[int, int, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is to be measured.
+
+    Args:
+        adapter: the tokenizer.
+        source: images, by names.
+        path: where they are, for the result.
+        protocol: how.
+        device: where it is computed.
+        metrics: names; none: the usual ones.
+        batch_size: images that are worked on together.
+        limit: the first so many images only.
+        partial: a folder where a pass that is killed leaves what it has; None: nowhere.
+        contents: whether the hash of all files' contents belongs to the result.
+    """
+
+    adapter: Adapter
+    source: ImageSource
+    path: str
+    protocol: Protocol
+    device: torch.device
+    metrics: Sequence[str] = ()
+    batch_size: int = 8
+    limit: int | None = None
+    partial: Path | None = None
+    contents: bool = False
+
+
+def measure(question: Question, progress: Progress = lambda done, of, seconds: None) -> Result:
+    """Measures all images of all ranks; each rank gets the same result.
+
+    Rank r takes images r, r + ranks, ... What has been measured is kept in ``partial`` once a minute; a pass with the
+    same question and the same number of ranks goes on from there, and ends as the uninterrupted one.
+
+    Args:
+        question: what.
+        progress: told images done, images in all of this rank, and seconds.
+
+    Raises:
+        UserError: if nothing can be measured, or an image or a reconstruction does not fit.
+    """
+    chosen = metrics_of(question.protocol, question.metrics, bool(question.adapter.codebook_sizes))
+    total = len(question.source) if question.limit is None else min(question.limit, len(question.source))
+    began = time.perf_counter()
+    found = _passed(question, chosen, total, progress)
+    rows = sorted(_gathered(found.images), key=lambda row: row["index"])
+    if len(rows) < total:
+        found = Evaluation(
+            values=found.values, images=found.images, left_out={**found.left_out, "images": _lost(rows, total)}
+        )
+    return Result(
+        tokenizer={
+            "name": question.adapter.name,
+            "origin": question.adapter.origin,
+            "class": type(getattr(question.adapter, "model", question.adapter)).__name__,
+            "factor": question.adapter.factor,
+            **question.adapter.fingerprint(),
+        },
+        protocol=described(question.protocol),
+        data=_data(question),
+        samples=len(rows),
+        limited=total < len(question.source),
+        numbers=dict(found.values),
+        intervals=_intervals(rows, found.values, question.protocol),
+        cautions=dict(found.left_out) | cautions(question.protocol, len(rows)),
+        images=rows,
+        versions=versions(),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def cautions(protocol: Protocol, samples: int) -> dict[str, str]:
+    """What is to be said beside all numbers of so many images."""
+    if protocol.samples is None or samples >= protocol.samples:
+        return {}
+    return {"samples": f"{samples:,} images: {protocol.name} is meant for {protocol.samples:,}"}
+
+
+def _passed(question: Question, chosen: Mapping[str, Metric], total: int, progress: Progress) -> Evaluation:
+    adapter, names = question.adapter, question.source.names
+    examination = Examination(chosen, adapter.codebook_sizes, question.device, names)
+    partial = Partial(question.partial, _key(question, chosen, total)) if question.partial else None
+    done = partial.restore(examination) if partial else 0
+    mine = max(0, -(-(total - rank()) // world_size()))
+    began = saved = time.perf_counter()
+    with evaluating(adapter, question.device):
+        for batch in _batches(question, total, done):
+            moved = to_device(dict(batch), question.device)
+            called = [names[int(index)] for index in batch["index"].tolist()]
+            observation = under(adapter.see(moved["image"], called), question.protocol.quantize)
+            examination.feed(batch, observation)
+            done = int(batch["index"][-1]) // world_size() + 1
+            progress(done, mine, time.perf_counter() - began)
+            if partial and time.perf_counter() - saved >= SAVED_EVERY:
+                partial.save(examination, done)
+                saved = time.perf_counter()
+        result = examination.result()
+    if partial:
+        partial.forget()
+    return result
+
+
+def _batches(question: Question, total: int, done: int) -> Iterator[Mapping[str, Any]]:
+    """Batches of this rank's images behind the first ``done``."""
+    part = _Part(question.source, done * world_size(), total)
+    framing: Any = Framing(question.protocol)
+    for batch in evaluation_batches(part, framing, question.batch_size, rank(), world_size()):
+        yield {**batch, "index": batch["index"] + part.first}
+
+
+class _Part(ImageSource):
+    """The items from ``first`` to ``last`` of a source."""
+
+    def __init__(self, source: ImageSource, first: int, last: int) -> None:
+        self.whole, self.first, self.last = source, first, last
+
+    def __len__(self) -> int:
+        return max(0, self.last - self.first)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.whole[self.first + index]
+
+
+def _gathered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    if not is_distributed():
+        return list(rows)
+    found: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(found, list(rows))
+    return [row for part in found for row in part]
+
+
+def _lost(rows: Sequence[Mapping[str, Any]], total: int) -> str:
+    return f"{total - len(rows)} of {total} images could not be read and are left out"
+
+
+def _intervals(
+    rows: Sequence[Mapping[str, Any]], values: Mapping[str, float], protocol: Protocol
+) -> dict[str, tuple[float, float]]:
+    found = {}
+    for name in values:
+        of_images = [row[name] for row in rows if isinstance(row.get(name), float)]
+        between = interval(of_images) if of_images else None
+        if between is not None:
+            found[name] = between
+    return found
+
+
+def _key(question: Question, chosen: Mapping[str, Metric], total: int) -> str:
+    """What must be equal for a pass to be gone on with."""
+    adapter = question.adapter
+    told = (
+        adapter.name,
+        adapter.origin,
+        sorted(adapter.fingerprint().items()),
+        question.protocol.hash,
+        list(chosen),
+        total,
+        world_size(),
+        _names_hash(question.source),
+    )
+    return hashlib.sha256(repr(told).encode()).hexdigest()
+
+
+def _names_hash(source: ImageSource) -> str:
+    """SHA-256 of the names of all items, and of the sizes of their files where they have any."""
+    found = hashlib.sha256()
+    for group, entries in fingerprint_of(source, "data").items():
+        for entry in entries:
+            found.update(f"{group} {entry}\n".encode())
+    return found.hexdigest()
+
+
+def _data(question: Question) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "path": question.path,
+        "images": len(question.source),
+        "names_sha256": _names_hash(question.source),
+    }
+    if question.contents:
+        found["contents_sha256"] = contents_hash(question.source)
+    return found
+
+
+def contents_hash(source: ImageSource) -> str:
+    """SHA-256 of the contents of all files of a folder, in the order of their names.
+
+    Raises:
+        UserError: if the source has no files.
+    """
+    folder = getattr(source, "folder", None)
+    if folder is None:
+        raise UserError(f"{type(source).__name__} has no files whose contents could be hashed")
+    found = hashlib.sha256()
+    for name in source.names:
+        with open(os.path.join(folder, name), "rb") as file:
+            while block := file.read(2**20):
+                found.update(block)
+    return found.hexdigest()

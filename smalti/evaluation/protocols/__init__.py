@@ -1,0 +1,1 @@
+"""Protocols: YAML, data only."""
