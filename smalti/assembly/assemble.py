@@ -18,6 +18,8 @@ from smalti.data.loader import BatchLoader, evaluation_batches
 from smalti.engine.settings import GENERATOR, EngineSettings
 from smalti.engine.trainer import Trainer
 from smalti.engine.validation import Validation
+from smalti.evaluation._crops import Framing
+from smalti.evaluation.protocol import protocol_named
 from smalti.nn.distributed import rank, world_size
 from smalti.objectives.phases import DiscriminatorPhase, GeneratorPhase, Phase
 from smalti.outputs import Batch
@@ -94,16 +96,22 @@ def _validation(
     names = tuple(getattr(data.source, "names", ()))  # a source from elsewhere need not name its items
     require_columns(asked, data.source, "validation.data.source")
     source = with_classes(data.source, classes, "validation.data.source")
+    protocol = None if section.protocol is None else protocol_named(section.protocol)
+    transform: Any = data.transform if protocol is None else Framing(protocol)
 
     def batches() -> Iterator[Batch]:
-        return evaluation_batches(source, data.transform, data.batch_size, rank(), world_size())
+        return evaluation_batches(source, transform, data.batch_size, rank(), world_size())
 
     left_out: dict[str, str] = {}
 
     def measure(trained: nn.Module) -> Mapping[str, Any]:
+        from smalti.evaluation.passing import examine_under
         from smalti.metrics.evaluation import examine
 
-        found = examine(trained, batches(), section.metrics, names=names)
+        if protocol is None:
+            found = examine(trained, batches(), section.metrics, names=names)
+        else:
+            found = examine_under(protocol, trained, batches(), section.metrics, names)
         left_out.update(found.left_out)
         return found.values
 

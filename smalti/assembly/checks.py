@@ -17,12 +17,14 @@ from smalti.config import ConfigError, Problem, Spec
 from smalti.data.transforms import Transform
 from smalti.engine.monitor import mode_of
 from smalti.engine.settings import PhaseOptimizer, parse_cycle
+from smalti.evaluation._metrics import contradiction
+from smalti.evaluation.protocol import protocol_named
 from smalti.nn.budget import within_budget
 from smalti.nn.meta import is_of_meta, on_meta_device
 from smalti.objectives.graph import Graph
 from smalti.objectives.names import DISCRIMINATOR, NEEDS_DISCRIMINATOR, is_constant
 from smalti.objectives.term import Term
-from smalti.registry import Phase, UserError
+from smalti.registry import Phase, UserError, short_name
 
 MODEL_WORDS = ("judged", "last_layer", "training_forward")  # what the engine asks of any model
 
@@ -32,7 +34,7 @@ def graph_problems(recipe: Recipe) -> list[Problem]:
     problems: list[Problem] = []
     model = on_meta(recipe.specs.get("model"), problems)
     discriminator = on_meta(recipe.specs.get("discriminator"), problems)
-    for find in (_players, _cycle, _optimizers, _monitor):
+    for find in (_players, _cycle, _optimizers, _monitor, _protocol):
         problems += find(recipe)
     problems += _names(recipe, model)
     for section in ("data", "validation"):
@@ -107,6 +109,26 @@ def _monitor(recipe: Recipe) -> Iterator[Problem]:
     except UserError as error:
         place = "mode" if str(error).startswith("mode=") else "monitor"
         yield Problem(f"validation.{place}", str(error))
+
+
+def _protocol(recipe: Recipe) -> Iterator[Problem]:
+    """What contradicts the protocol of the validation."""
+    section = recipe.specs.get("validation")
+    if not isinstance(section, Spec) or section.arguments.get("protocol") is None:
+        return
+    name = section.arguments["protocol"]
+    try:
+        protocol = protocol_named(name)
+    except UserError as error:
+        yield Problem("validation.protocol", str(error))
+        return
+    data = _validation_data(recipe)
+    if isinstance(data, Spec) and "transform" in data.arguments:
+        yield Problem("validation.data.transform", f"protocol {name} says how images are cropped: leave it out")
+    for metric, spec in (section.arguments.get("metrics") or {}).items():
+        said = contradiction(protocol, short_name(spec.target), spec.arguments) if isinstance(spec, Spec) else None
+        if said is not None:
+            yield Problem(f"validation.metrics.{metric}", said)
 
 
 def _names(recipe: Recipe, model: Any) -> Iterator[Problem]:

@@ -39,10 +39,15 @@ class DataSection:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationSection(ValidationSettings):
-    """Held-out images, how often they are measured and by what; ``metrics`` is a list of names or name -> metric."""
+    """Held-out images, how often they are measured and by what; ``metrics`` is a list of names or name -> metric.
+
+    Under a ``protocol`` (a name of ``smalti protocols list``, ``NAME@SIZE`` or a file) its crop replaces the transform,
+    for the objective too; images are rounded, and psnr, ssim and metrics of features taken, as it says.
+    """
 
     data: DataSection
     metrics: Mapping[str, Metric] = field(default_factory=dict)
+    protocol: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ def compare(
     if html is not None:
         from smalti.evaluation.page import page
 
-        write_whole(html, page(found))
+        write_whole(html, page(found, [path if path.is_dir() else path.parent for path in results]))
     if as_json:
         rows = [
             {

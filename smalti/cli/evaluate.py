@@ -50,6 +50,7 @@ def evaluate(
     resume: Annotated[
         bool, typer.Option(help="With --out: keep what is there under the same protocol, go on where it was killed.")
     ] = False,
+    pictures: Annotated[int, whole_number("With --out: of so many of the worst images.", least=0, most=1000)] = 4,
     contents: Annotated[bool, typer.Option(help="Hash the contents of all files into the result.")] = False,
     batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
@@ -82,7 +83,7 @@ def evaluate(
             where = _folder(out, words, len(models), models)
             question = _question(words, data, reading, under, device, trust_code)
             question = _set(question, wanted, batch_size, limit, where, contents)
-            results.append(_kept(question, where, resume) or _measured(question, where, rank))
+            results.append(_kept(question, where, resume) or _measured(question, where, rank, pictures))
         if rank == 0:
             _show(results, as_json)
 
@@ -178,8 +179,9 @@ def _kept(question: "Question", where: Path | None, resume: bool) -> "Result | N
     return found
 
 
-def _measured(question: "Question", where: Path | None, rank: int) -> "Result":
+def _measured(question: "Question", where: Path | None, rank: int, pictures: int) -> "Result":
     from smalti.evaluation.passing import measure
+    from smalti.evaluation.pictures import save_worst
 
     result = measure(question, _progress(question.adapter, rank))
     for name, reason in result.cautions.items():
@@ -189,6 +191,7 @@ def _measured(question: "Question", where: Path | None, rank: int) -> "Result":
         raise UserError("nothing could be measured")
     if where is not None and rank == 0:
         where.mkdir(parents=True, exist_ok=True)
+        save_worst(question, result, where, pictures)
         result.write(where / RESULT)
     return result
 

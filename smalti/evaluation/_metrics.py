@@ -5,7 +5,7 @@ from typing import Any
 
 from smalti.evaluation.protocol import Protocol
 from smalti.metrics import Metric
-from smalti.registry import UserError, names, resolve, suggest
+from smalti.registry import UserError, arguments_of, names, resolve, short_name, suggest
 
 USUAL = ("psnr", "ssim", "bits_per_pixel")
 OF_TOKENS = ("codebook_usage", "perplexity", "bits_per_image")
@@ -36,6 +36,30 @@ def metrics_of(protocol: Protocol, wanted: Sequence[str], has_tokens: bool) -> d
         except (TypeError, ValueError) as error:
             raise UserError(f"metrics: {name}: {error}") from error
     return found
+
+
+def under_protocol(protocol: Protocol, metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Metrics of a recipe, those that a protocol has a say in set as it says.
+
+    Raises:
+        ValueError: if a recipe sets an option that is the protocol's, to another value.
+    """
+    found: dict[str, Metric] = {}
+    for name, metric in metrics.items():
+        kind, given = short_name(type(metric)), arguments_of(metric)
+        said = contradiction(protocol, kind, given)
+        if said is not None:
+            raise ValueError(f"metrics.{name}: {said}")
+        options = _options(protocol).get(kind, {})
+        found[name] = type(metric)(**{**given, **options}) if options else metric
+    return found
+
+
+def contradiction(protocol: Protocol, kind: str, given: Mapping[str, Any]) -> str | None:
+    """What of a metric's options is another than the protocol says, None if nothing is."""
+    options = _options(protocol).get(kind, {})
+    odd = next((option for option, value in options.items() if given.get(option, value) != value), None)
+    return None if odd is None else f"{odd}={given[odd]!r}: protocol {protocol.name} says {options[odd]!r}"
 
 
 def _options(protocol: Protocol) -> Mapping[str, Mapping[str, Any]]:

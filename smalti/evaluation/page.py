@@ -1,24 +1,33 @@
 """A comparison as one HTML page that needs nothing else: a table that sorts, rate against distortion, worst images."""
 
+import base64
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 from smalti.evaluation.comparison import Comparison, cells, footnotes
+from smalti.evaluation.pictures import found_in
 
 RATE, DISTORTION = "bits_per_pixel", "psnr"
 WORST = 8
 WIDTH, HEIGHT, MARGIN = 640, 360, 56
 
 
-def page(comparison: Comparison) -> str:
-    """The page; text from results is escaped, nothing is fetched."""
+def page(comparison: Comparison, folders: Sequence[Path | None] = ()) -> str:
+    """The page; text from results is escaped, pictures are in it, nothing is fetched.
+
+    Args:
+        comparison: what is shown.
+        folders: where the pictures of each result lie, None where there are none.
+    """
     template = (resources.files("smalti.evaluation") / "comparison.html").read_text(encoding="utf-8")
     parts = {
         "TABLE": _table(comparison),
         "NOTES": "".join(f"<p>{html.escape(line)}</p>" for line in footnotes(comparison)),
         "PLOT": _plot(comparison),
-        "WORST": _worst(comparison),
+        "WORST": _worst(comparison, folders or [None] * len(comparison.results)),
     }
     for name, text in parts.items():
         template = template.replace(f"<!--{name}-->", text)
@@ -82,15 +91,31 @@ def _tick(axis: int, value: float, values: Sequence[float]) -> str:
     return f'<text x="{MARGIN - 6}" y="{at + 4:.1f}" text-anchor="end">{value:.4g}</text>'
 
 
-def _worst(comparison: Comparison) -> str:
-    """The images with the lowest PSNR of each tokenizer, beside what the others make of them."""
+def _worst(comparison: Comparison, folders: Sequence[Path | None]) -> str:
+    """The images with the lowest PSNR of each tokenizer, with their pictures where there are any."""
     lines = []
-    for name, result in zip(comparison.names, comparison.results, strict=True):
+    for name, result, folder in zip(comparison.names, comparison.results, folders, strict=True):
         rows = result.worst(DISTORTION, WORST)
         if not rows:
             continue
-        items = "".join(
-            f"<li>{html.escape(str(row.get('name', row['index'])))}: {row[DISTORTION]:.2f} dB</li>" for row in rows
-        )
-        lines.append(f"<section><h3>{html.escape(name)}</h3><ol>{items}</ol></section>")
+        items = (f"<li>{_called(row)}: {row[DISTORTION]:.2f} dB</li>" for row in rows)
+        pictures = [] if folder is None else found_in(folder, rows)
+        sliders = (_slider(_called(row), original, made) for row, original, made in pictures)
+        lines.append(f"<h3>{html.escape(name)}</h3><ol>{''.join(items)}</ol><div class=pairs>{''.join(sliders)}</div>")
     return "".join(lines) or "<p>No result has values of single images.</p>"
+
+
+def _called(row: Mapping[str, Any]) -> str:
+    return html.escape(str(row.get("name", row["index"])))
+
+
+def _slider(name: str, original: Path, made: Path) -> str:
+    """Two pictures on top of each other, a slider that uncovers the lower one."""
+    below, above = (
+        f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in (original, made)
+    )
+    return (
+        f'<figure><div class=pair><img src="{below}" alt="{name}, original"><img src="{above}" alt="{name}, made">'
+        f'</div><input type=range min=0 max=100 value=50 aria-label="{name}: made on the left, original on the right">'
+        f"<figcaption>{name}: made | original</figcaption></figure>"
+    )

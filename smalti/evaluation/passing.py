@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from smalti.data import ImageSource
 from smalti.data._fingerprint import fingerprint_of
 from smalti.data.loader import evaluation_batches, to_device
 from smalti.evaluation._crops import Framing
-from smalti.evaluation._metrics import metrics_of
+from smalti.evaluation._metrics import metrics_of, under_protocol
 from smalti.evaluation._pixels import under
-from smalti.evaluation.adapters import Adapter
+from smalti.evaluation.adapters import Adapter, Ours
 from smalti.evaluation.intervals import interval
 from smalti.evaluation.partial import Partial
 from smalti.evaluation.protocol import Protocol
@@ -100,6 +100,37 @@ def measure(question: Question, progress: Progress = lambda done, of, seconds: N
         versions=versions(),
         seconds=time.perf_counter() - began,
     )
+
+
+def examine_under(
+    protocol: Protocol,
+    model: torch.nn.Module,
+    batches: Iterable[Mapping[str, Any]],
+    metrics: Mapping[str, Metric],
+    names: Sequence[str] = (),
+) -> Evaluation:
+    """What metrics find of a tokenizer of ours under a protocol, on batches that have its crop already.
+
+    Args:
+        protocol: rounds images and says how metrics are taken.
+        model: the tokenizer, where it is.
+        batches: ``image`` uint8 with shape (B, C, H, W), and ``index`` (B,).
+        metrics: name -> metric.
+        names: names of the items of the source, for the rows.
+
+    Raises:
+        UserError: if it is no tokenizer, or there is no image.
+    """
+    if not hasattr(model, "encode"):
+        raise UserError(f"validation.protocol: {type(model).__name__} encodes nothing: protocols are for tokenizers")
+    adapter = Ours(model, "model", "training")
+    device = next(model.parameters(), torch.zeros(())).device
+    examination = Examination(under_protocol(protocol, metrics), adapter.codebook_sizes, device, names)
+    with evaluating(adapter, device):
+        for batch in batches:
+            images = to_device(dict(batch), device)["image"]
+            examination.feed(batch, under(adapter.see(images, ()), protocol.quantize))
+        return examination.result()
 
 
 def cautions(protocol: Protocol, samples: int) -> dict[str, str]:

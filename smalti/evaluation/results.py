@@ -1,6 +1,7 @@
 """Results: numbers with everything that decides them beside, as JSON by a schema that is shipped."""
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -58,12 +59,12 @@ class Result:
         write_whole(path, to_json(asdict(self)) + "\n")
 
     def worst(self, number: str, count: int) -> list[Mapping[str, Any]]:
-        """Rows of the images with the least good value: the lowest, or the highest of distances."""
+        """Rows of the images with the least good finite value: the lowest, or the highest of distances."""
         from smalti.metrics import Metric
         from smalti.registry import names, resolve
 
         rising = not (number in names(Metric) and resolve(number, Metric).higher_is_better is False)
-        rows = [row for row in self.images if isinstance(row.get(number), float)]
+        rows = [row for row in self.images if isinstance(row.get(number), float) and math.isfinite(row[number])]
         return sorted(rows, key=lambda row: row[number], reverse=not rising)[:count]
 
 

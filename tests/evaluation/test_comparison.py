@@ -94,7 +94,10 @@ def test_compare_prints_writes_and_refuses(smalti_cli: Verb, tmp_path: Path) -> 
     assert both.exit_code == 0, both.output
     assert [row["name"] for row in json.loads(both.stdout)] == ["jpeg:q=10", "png"]
     assert json.loads(both.stdout)[1]["numbers"]["psnr"] is None  # infinite
-    assert "jpeg:q=10" in (tmp_path / "page.html").read_text()
+    written = (tmp_path / "page.html").read_text()
+    assert "jpeg:q=10" in written
+    assert written.count("<figure>") == 4  # of jpeg; a png that is equal has no finite decibels to be worst by
+    assert written.count("data:image/png;base64,") == 8
     assert "| jpeg:q=10 |" in smalti_cli("compare", *folders, "--markdown").stdout
     again = smalti_cli("evaluate", "jpeg:q=10", "png", *common, "--out", tmp_path / "out")
     assert again.exit_code == 2
