@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 import shutil
 import urllib.request
 import uuid
@@ -13,6 +14,7 @@ from smalti.registry import UserError
 
 logger = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 30.0
+_CLAIM = re.compile(r"-([0-9a-f]{8,64})(?:\.\w+)+$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,8 @@ def fetch(file: PinnedFile, option: str) -> Path:
     if path.is_file() and sha256_of(path).startswith(file.sha256):
         return path
     if _offline():
-        raise _unavailable(file, option, "SMALTI_OFFLINE or HF_HUB_OFFLINE is set")
+        there = f"what lies there has SHA-256 {sha256_of(path)}, and " if path.is_file() else ""
+        raise _unavailable(file, option, f"{there}SMALTI_OFFLINE or HF_HUB_OFFLINE is set")
     try:
         _download(file, path)
     except OSError as error:
@@ -63,6 +66,18 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, as 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def check_claimed_hash(path: Path) -> None:
+    """Refuses a file whose name tells another SHA-256 than it has: ``name-6726825d.pth`` begins with 6726825d.
+
+    Raises:
+        UserError: saying both.
+    """
+    claim = _CLAIM.search(path.name)
+    digest = "" if claim is None else sha256_of(path)
+    if claim is not None and not digest.startswith(claim[1]):
+        raise UserError(f"{path} is damaged or another file: its name tells SHA-256 {claim[1]}..., it has {digest}")
 
 
 def _download(file: PinnedFile, path: Path) -> None:
@@ -88,7 +103,8 @@ def _offline() -> bool:
 
 
 def _unavailable(file: PinnedFile, option: str, reason: str) -> UserError:
+    digits = "" if not file.sha256 else f", SHA-256 {file.sha256}{'...' if len(file.sha256) < 64 else ''}"
     return UserError(
-        f"cannot download {file.url}: {reason}. Fetch it elsewhere ({file.megabytes} MB) and put it at "
+        f"cannot download {file.url}: {reason}. Fetch it elsewhere ({file.megabytes} MB{digits}) and put it at "
         f"{cache_folder() / file.name}, or give its path as option {option!r}"
     )

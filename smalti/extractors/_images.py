@@ -71,6 +71,30 @@ def area_resize(images: Tensor, height: int, width: int) -> Tensor:
     return rows @ images @ columns.T
 
 
+def resize_like_tensorflow1(images: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear as TensorFlow 1 resized (B, C, H, W) to (B, C, height, width): corners, not centres, of pixels agree.
+
+    Pixel i of the result lies at i times the old size over the new, rounded to float32; nothing is averaged, so much
+    smaller images have aliases.
+
+    Example:
+        >>> resize_like_tensorflow1(torch.tensor([[[[0.0, 3.0, 6.0]]]]), 1, 2)
+        tensor([[[[0.0000, 4.5000]]]])
+    """
+    above, below, share = _corners(images.shape[2], height, images)
+    rows = torch.lerp(images[:, :, above], images[:, :, below], share[:, None])
+    before, behind, share = _corners(images.shape[3], width, images)
+    return torch.lerp(rows[..., before], rows[..., behind], share)
+
+
+def _corners(old: int, new: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each new pixel along one axis: the old one at or before it, the next, and the share of that; each (new,)."""
+    scale = torch.tensor(old, dtype=torch.float32, device=like.device) / new
+    places = torch.arange(new, dtype=torch.float32, device=like.device) * scale
+    lower = places.floor().long().clamp(max=old - 1)
+    return lower, (lower + 1).clamp(max=old - 1), (places - lower).to(like.dtype)
+
+
 def _overlaps(old: int, new: int, like: Tensor) -> Tensor:
     """Share of each old pixel in each new one along one axis, with shape (new, old), rows summing to 1."""
     size = old / new
