@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -37,13 +37,15 @@ class Metric(Part):
     """Base of all metrics: a light description; ``create`` imports torchmetrics and gives the accumulator.
 
     ``higher_is_better`` defines what "best" means when a recipe monitors the metric; None: it cannot be monitored.
-    Images with a side below ``smallest_size`` are left out of it.
+    Images with a side below ``smallest_size`` are left out of it. Its numbers begin with its short name, or with one of
+    ``aliases`` where that would promise too much.
     """
 
     kind = "metric"
     package = "smalti.metrics"
     higher_is_better: bool | None = None
     smallest_size: int = 1
+    aliases: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def create(self) -> "Accumulator":
@@ -63,3 +65,7 @@ class Metric(Part):
         its ``update`` is ``accumulator.update(self.per_image(observation))``.
         """
         return {}
+
+    def warnings(self, accumulator: Any) -> tuple[str, ...]:
+        """What to know beside the numbers of an accumulator whose ``compute()`` was called: sentences, or none."""
+        return ()

@@ -45,9 +45,12 @@ def values_of(accumulator):
 
 @every_metric
 def test_gives_finite_numbers_called_by_its_name(cls):
-    values = values_of(accumulate(make(cls), observe(0)))
+    metric = make(cls)
+    accumulator = accumulate(metric, observe(0))
+    values = values_of(accumulator)
     assert values
-    assert all(name.startswith(short_name(cls)) for name in values)
+    assert all(name.startswith((short_name(cls), *cls.aliases)) for name in values)
+    assert all(isinstance(sentence, str) for sentence in metric.warnings(accumulator))
     assert all(torch.isfinite(torch.tensor(value)) for value in values.values())
 
 

@@ -1,0 +1,59 @@
+"""Precision and recall of a set of images: what is made looks real, and all that is real can be made."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+from torch import Tensor
+
+from smalti.extractors import Extractor
+from smalti.metrics._feature_metric import SetsMetric
+from smalti.metrics._neighbours import inside, radii
+
+
+def precision_recall(real: Tensor, made: Tensor, *, k: int = 3) -> tuple[Tensor, Tensor]:
+    """Shares of made features near real ones and of real near made ones, two scalars in float64 (arXiv:1904.06991).
+
+    Near is what lies in a ball around any feature of the other set that reaches to its k-th neighbour there, itself not
+    counted.
+
+    Args:
+        real: with shape (N, d).
+        made: with shape (M, d).
+        k: which neighbour.
+
+    Example:
+        >>> import torch
+        >>> real, made = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([[0.5], [0.6], [0.7]])
+        >>> precision_recall(real, made, k=1)
+        (tensor(1., dtype=torch.float64), tensor(0., dtype=torch.float64))
+    """
+    precise, _ = inside(made, real, radii(real, k))
+    recalled, _ = inside(real, made, radii(made, k))
+    return (precise > 0).double().mean(), (recalled > 0).double().mean()
+
+
+class PrecisionRecall(SetsMetric):
+    """Improved precision and recall of images (B, C, H, W) in Inception-v3's features (Kynkaanniemi, arXiv:1904.06991).
+
+    ``precision_recall_precision`` is the share of made images that are as near to a real one as its k-th neighbour is,
+    ``precision_recall_recall`` that of real images near made ones. Both depend on the number of images. With another
+    network they are called after that.
+
+    Args:
+        extractor: the network; None for :class:`smalti.extractors.inception_v3.InceptionV3`, pretrained.
+        k: which neighbour.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, extractor: Extractor | None = None, k: Annotated[int, Field(ge=1, le=10_000)] = 3) -> None:
+        super().__init__(extractor, "precision_recall")
+        if k < 1:
+            raise ValueError(f"k={k}: expected at least 1")
+        self.k = k
+
+    def summarize(self, real: Tensor, made: Tensor) -> Mapping[str, Tensor]:
+        """Both shares, of features with shape (N, d)."""
+        precision, recall = precision_recall(real, made, k=self.k)
+        return {f"{self.name}_precision": precision, f"{self.name}_recall": recall}
