@@ -1,6 +1,5 @@
 """Moments of features in a file, as they are published: an .npz with ``mu`` and ``sigma``."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,10 @@ def read_moments(path: str | Path, names: tuple[str, str] = ("mu", "sigma")) -> 
         UserError: if there is no such file, or it holds something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UserError(f"cannot read moments from {path}: a single array, expected an .npz with {names}")
             absent = [name for name in names if name not in file.files]
             if absent:
                 held = ", ".join(file.files) or "nothing"
@@ -36,7 +38,7 @@ def read_moments(path: str | Path, names: tuple[str, str] = ("mu", "sigma")) -> 
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected an .npz with {names[0]!r} and {names[1]!r}") from None
-    except (OSError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy and zipfile raise many types for damaged files
         raise UserError(f"cannot read moments from {path}: {error}") from error
     _check(path, names, mean, covariance)
     mean_tensor, covariance_tensor = (torch.from_numpy(value.astype(np.float64)) for value in (mean, covariance))

@@ -51,11 +51,12 @@ def inside(queries: Tensor, centres: Tensor, squared_radii: Tensor) -> tuple[Ten
     centre = _centre(centres)
     of_query = torch.zeros(len(queries), dtype=torch.int64)
     of_ball = torch.zeros(len(centres), dtype=torch.int64)
-    for i, rows in tiles(queries, centre):
-        for j, columns in tiles(centres, centre):
-            held = _squares(rows, columns) <= squared_radii[j : j + len(columns)]
-            of_query[i : i + len(rows)] += held.sum(dim=1)
-            of_ball[j : j + len(columns)] += held.sum(dim=0)
+    for i, balls in tiles(centres, centre):
+        for j, some in tiles(queries, centre):
+            # Balls are the rows, as in radii: of equal points the distances are equal to the last bit.
+            held = _squares(balls, some) <= squared_radii[i : i + len(balls), None]
+            of_ball[i : i + len(balls)] += held.sum(dim=1)
+            of_query[j : j + len(some)] += held.sum(dim=0)
     return of_query, of_ball
 
 

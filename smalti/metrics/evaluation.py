@@ -45,11 +45,13 @@ class Evaluation:
         images: a row for each image of this rank, in order: ``index``, ``name`` if names were given, and the numbers
             that a single image has. Plain values, ready for JSON or CSV.
         left_out: name of a metric -> how many images of all ranks it could not take, and why; those without any apart.
+        cautions: name of a metric -> what to know beside its numbers; those with nothing to say apart.
     """
 
     values: Mapping[str, float]
     images: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    cautions: Mapping[str, str] = field(default_factory=dict)
 
 
 def evaluate(
@@ -156,11 +158,13 @@ class Examination:
             raise UserError("no image to evaluate on")
         counts = dict(zip(self.small, without, strict=True))
         values: dict[str, float] = {}
-        for name, metric in self.metrics.items():
-            if counts[name] < total:
-                values |= _numbers(name, metric, _computed(self.accumulators[name]), taken=values)
+        measured = {name: metric for name, metric in self.metrics.items() if counts[name] < total}
+        for name, metric in measured.items():
+            values |= _numbers(name, metric, _computed(self.accumulators[name]), taken=values)
         left_out = {name: _too_small(self.metrics[name], count, total) for name, count in counts.items() if count}
-        return Evaluation(values=values, images=tuple(self.rows), left_out=left_out)
+        cautions = {name: "; ".join(metric.warnings(self.accumulators[name])) for name, metric in measured.items()}
+        said = {name: text for name, text in cautions.items() if text}
+        return Evaluation(values=values, images=tuple(self.rows), left_out=left_out, cautions=said)
 
 
 def _fits(metric: Metric, images: Tensor) -> bool:
