@@ -111,13 +111,27 @@ def frechet_distance(first: Moments, second: Moments) -> Tensor:
     apart = (first.mean - second.mean).square().sum()
     if not (traces + apart).isfinite():
         return torch.full_like(traces, torch.nan)
-    values, vectors = torch.linalg.eigh(first.covariance)
-    kept = values > len(values) * EPS * values.max() if len(values) else values > 0
-    root = vectors[:, kept].mul_(values[kept].sqrt())
-    del vectors  # for memory: at d = 2048 each such tensor has 32 MiB
+    root = _root(first.covariance)
     common = torch.linalg.eigvalsh(root.T @ (second.covariance @ root)).clamp_min(0.0).sqrt().sum()
     distance: Tensor = apart + traces - 2.0 * common
     return distance.clamp_min(0.0)
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """R with shape (d, r) and R R^T the covariance (d, d): of Cholesky, or of eigenvectors if some direction is empty.
+
+    At d = 2048 the former takes a tenth of the time.
+    """
+    triangle: Tensor
+    triangle, failed = torch.linalg.cholesky_ex(covariance)
+    pivots = triangle.diagonal().square()
+    least = len(covariance) * EPS * covariance.diagonal()
+    if not failed and bool((pivots > least).all()):
+        return triangle
+    values, vectors = torch.linalg.eigh(covariance)
+    kept = values > len(values) * EPS * values.max() if len(values) else values > 0
+    root: Tensor = vectors[:, kept].mul_(values[kept].sqrt())
+    return root
 
 
 def _rows(moments: Moments) -> float:

@@ -1,6 +1,7 @@
 """FD: the Frechet distance in the features of any network, called after it."""
 
 from smalti.extractors import Extractor
+from smalti.extractors.dinov2 import DINOv2
 from smalti.metrics._feature_metric import FrechetMetric
 from smalti.metrics._features import label
 
@@ -12,11 +13,11 @@ class FD(FrechetMetric):
     ``fd_random_inception`` of Inception-v3 with random weights.
 
     Args:
-        extractor: the network.
+        extractor: the network; None for :class:`smalti.extractors.dinov2.DINOv2`, small and pretrained.
         reference: an .npz file with ``mu`` (d,) and ``sigma`` (d, d) to measure the made images against; None: the real
             images.
     """
 
-    def __init__(self, extractor: Extractor, reference: str | None = None) -> None:
-        own = f"fd_{label(extractor)}"
-        super().__init__(extractor, own, "fd", reference, ("mu", "sigma"))
+    def __init__(self, extractor: Extractor | None = None, reference: str | None = None) -> None:
+        network = DINOv2() if extractor is None else extractor
+        super().__init__(network, f"fd_{label(network)}", "fd", reference, ("mu", "sigma"))

@@ -83,6 +83,15 @@ def test_from_itself_it_is_nothing_and_a_shift_costs_its_square(count: int) -> N
     assert moved.item() == pytest.approx(shift.double().square().sum().item(), rel=1e-7)
 
 
+def test_directions_without_variance_cost_nothing() -> None:
+    """A covariance with full rank and one without are taken apart in two ways."""
+    made, real = normal(60, 6).double(), normal(50, 6, seed=1).double()
+    basis = torch.linalg.qr(torch.randn(9, 9, dtype=torch.float64)).Q[:6]
+    expected = frechet_distance(moments(made), moments(real))
+    torch.testing.assert_close(frechet_distance(moments(made @ basis), moments(real @ basis)), expected)
+    assert torch.linalg.cholesky_ex(moments(real).covariance).info == 0
+
+
 def test_of_too_few_rows_or_of_numbers_that_are_none_it_is_none() -> None:
     good = moments(normal(20, 4))
     for bad in (normal(1, 4), normal(20, 4) / 0.0, normal(0, 4)):
