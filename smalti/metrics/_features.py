@@ -16,6 +16,7 @@ from smalti.extractors._inception import Layer
 from smalti.extractors.inception_v3 import InceptionV3
 from smalti.losses._range import SIGNED, check_images, clamped
 from smalti.metrics import Observation
+from smalti.nn.precision import full_precision
 from smalti.registry import UserError, arguments_of
 
 Side = Literal["real", "made"]
@@ -98,7 +99,7 @@ def features_of(extractor: nn.Module, observation: Observation, side: Side, laye
         check_images(observation.reconstruction, observation.target, SIGNED)
         images = observation.target if side == "real" else observation.reconstruction
         extractor = extractor.to(images.device)
-        with torch.no_grad():
+        with torch.no_grad(), full_precision():
             images = clamped(images.float(), SIGNED)
             if layer is not None and isinstance(extractor, InceptionV3):
                 layers = {*USED, layer} if extractor.layers is None else {layer}

@@ -1,5 +1,7 @@
 """Balls around features that reach to the k-th neighbour, and what lies in them, a tile of distances at a time."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -58,6 +60,11 @@ def inside(queries: Tensor, centres: Tensor, squared_radii: Tensor) -> tuple[Ten
             of_ball[i : i + len(balls)] += held.sum(dim=1)
             of_query[j : j + len(some)] += held.sum(dim=0)
     return of_query, of_ball
+
+
+def one_if_finite(*sets: Tensor) -> float:
+    """1, or not a number if any feature of ``sets``, each (N, d), is none: comparisons would count it as far away."""
+    return 1.0 if all(bool(rows.isfinite().all()) for points in sets for _, rows in tiles(points)) else math.nan
 
 
 def _squares(rows: Tensor, columns: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.metrics._feature_metric import SetsMetric
-from smalti.metrics._neighbours import inside, radii
+from smalti.metrics._neighbours import inside, one_if_finite, radii
 
 
 def density_coverage(real: Tensor, made: Tensor, *, k: int = 5) -> tuple[Tensor, Tensor]:
@@ -28,7 +28,9 @@ def density_coverage(real: Tensor, made: Tensor, *, k: int = 5) -> tuple[Tensor,
         (tensor(2., dtype=torch.float64), tensor(0.6667, dtype=torch.float64))
     """
     balls, held = inside(made, real, radii(real, k))
-    return balls.double().mean() / max(min(k, len(real) - 1), 1), (held > 0).double().mean()
+    known = one_if_finite(real, made)
+    density = balls.double().mean() / max(min(k, len(real) - 1), 1)
+    return known * density, known * (held > 0).double().mean()
 
 
 class DensityCoverage(SetsMetric):

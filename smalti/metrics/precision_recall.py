@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.metrics._feature_metric import SetsMetric
-from smalti.metrics._neighbours import inside, radii
+from smalti.metrics._neighbours import inside, one_if_finite, radii
 
 
 def precision_recall(real: Tensor, made: Tensor, *, k: int = 3) -> tuple[Tensor, Tensor]:
@@ -20,7 +20,7 @@ def precision_recall(real: Tensor, made: Tensor, *, k: int = 3) -> tuple[Tensor,
     Args:
         real: with shape (N, d).
         made: with shape (M, d).
-        k: which neighbour.
+        k: which neighbour; at most the last.
 
     Example:
         >>> import torch
@@ -30,7 +30,8 @@ def precision_recall(real: Tensor, made: Tensor, *, k: int = 3) -> tuple[Tensor,
     """
     precise, _ = inside(made, real, radii(real, k))
     recalled, _ = inside(real, made, radii(made, k))
-    return (precise > 0).double().mean(), (recalled > 0).double().mean()
+    known = one_if_finite(real, made)
+    return known * (precise > 0).double().mean(), known * (recalled > 0).double().mean()
 
 
 class PrecisionRecall(SetsMetric):

@@ -106,6 +106,15 @@ def test_equal_sets_are_precise_complete_and_dense() -> None:
     assert density_coverage(features, far) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("measure", [precision_recall, density_coverage])
+def test_of_features_that_are_no_numbers_there_is_none(measure: Any) -> None:
+    features = torch.randn(9, 2)
+    broken = features.clone()
+    broken[4, 1] = torch.nan
+    for real, made in ((features, broken), (broken, features)):
+        assert all(value.isnan() for value in measure(real, made))
+
+
 def test_inception_score_is_the_recorded_one(golden: Any) -> None:
     logits, expected = golden("eval/evaluation.safetensors")["logits"], golden("eval/evaluation.json")["isc"]
     score, deviation = inception_score(logits, splits=10, seed=None)
