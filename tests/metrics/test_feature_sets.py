@@ -15,7 +15,7 @@ from smalti.metrics.kid import kernel_distance, subset_distances
 from smalti.metrics.precision_recall import precision_recall
 
 
-@pytest.fixture(params=[2048, 7])
+@pytest.fixture(params=[2048, 7], ids=["one tile", "many"])
 def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Rows of a tile: what is found must not depend on them."""
     monkeypatch.setattr(_tiles, "TILE", request.param)
@@ -64,7 +64,7 @@ def test_kernel_distance_of_subsets_is_of_different_rows_and_always_the_same() -
 
 
 @pytest.mark.parametrize("case", ["full", "deficient"])
-def test_precision_and_recall_are_the_recorded_ones(golden: Any, case: str, tile: int) -> None:
+def test_precision_and_recall_are_the_recorded_ones(golden: Any, case: str) -> None:
     made, real, numbers = sets(golden, case)
     precision, recall = precision_recall(real, made, k=3)
     assert precision.float().item() == torch.tensor(numbers["precision"]).item()
