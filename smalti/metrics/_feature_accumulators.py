@@ -3,6 +3,7 @@
 Importing this imports torchmetrics, which takes over a second: only ``Metric.create`` does.
 """
 
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -106,8 +107,7 @@ class FeatureSets(_Features):
         self.summarize = summarize
         for name in ("real", "made", "keys"):
             self.add_state(name, [], dist_reduce_fx=None)
-        self.in_memory = 0
-        self.filed: set[int] = set()  # identities of the tensors that are in files
+        self.filed: dict[int, weakref.ref[Tensor]] = {}  # the tensors that are in files, by their identity
 
     def update(self, real: Tensor | None, made: Tensor, keys: Tensor) -> None:
         """Adds features with shape (B, d), and a number for each image, int64 with shape (B,), that orders them."""
@@ -116,14 +116,15 @@ class FeatureSets(_Features):
         for rows, features in ((self.real, real), (self.made, made)):
             if features is not None:
                 rows.append(features.detach().float().cpu())
-                self.in_memory += rows[-1].numel() * _stores.BYTES
-        if self.in_memory > _stores.MOST_IN_MEMORY:
+        # Counted anew each time: states may be put back from a file, or merged.
+        kept = sum(part.numel() for part in (*self.real, *self.made) if not self._is_filed(part))
+        if kept * _stores.BYTES > _stores.MOST_IN_MEMORY:
             self._spill()
 
     def reset(self) -> None:
         """Forgets everything."""
         super().reset()
-        self.in_memory, self.filed = 0, set()
+        self.filed = {}
 
     def joined(self, name: str) -> Tensor:
         """All rows, of keys with shape (N,), of features (N, d) or (0, 0)."""
@@ -134,7 +135,7 @@ class FeatureSets(_Features):
 
     def compute(self) -> dict[str, Tensor]:
         """Name -> number."""
-        keys = torch.cat([*self.keys, torch.zeros(0, dtype=torch.int64, device=self.device)]).cpu()
+        keys = torch.cat([torch.zeros(0, dtype=torch.int64), *(part.cpu() for part in self.keys)])
         order = keys.sort(stable=True).indices
         made = _stores.in_order(self.made, order)
         real = _stores.in_order(self.real, order)
@@ -145,12 +146,15 @@ class FeatureSets(_Features):
         """Moves what was added last, and is in memory, to a file."""
         for rows in (self.real, self.made):
             start = len(rows)
-            while start and id(rows[start - 1]) not in self.filed:
+            while start and not self._is_filed(rows[start - 1]):
                 start -= 1
             if start < len(rows):
                 rows[start:] = [_stores.spilled(rows[start:])]
-                self.filed.add(id(rows[start]))
-        self.in_memory = 0
+                self.filed[id(rows[start])] = weakref.ref(rows[start])
+
+    def _is_filed(self, part: Tensor) -> bool:
+        known = self.filed.get(id(part))
+        return known is not None and known() is part
 
 
 def image_keys(images: Tensor) -> Tensor:

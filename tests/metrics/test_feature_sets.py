@@ -165,6 +165,33 @@ def test_large_features_go_to_a_file_and_come_back_in_order(monkeypatch: pytest.
     assert (files.images, files.width) == (24, 5)
 
 
+def test_states_that_are_put_back_are_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    from smalti.metrics._feature_accumulators import FeatureMoments, FeatureSets
+
+    monkeypatch.setattr(_stores, "MOST_IN_MEMORY", 300)
+    rows, keys = torch.randn(30, 4), torch.randperm(30)
+
+    def moments() -> FeatureMoments:
+        return FeatureMoments(lambda real, made: {"found": made.covariance})
+
+    def sets() -> FeatureSets:
+        return FeatureSets(lambda real, made: {"found": made})
+
+    for make, more in ((moments, ()), (sets, (keys,))):
+
+        def fed(accumulator: Any, parts: range, more: tuple[Tensor, ...] = more) -> Any:
+            for part in parts:
+                some = slice(5 * part, 5 * part + 5)
+                accumulator.update(None, rows[some], *(each[some] for each in more))
+            return accumulator
+
+        first, second = fed(make(), range(3)), make()
+        for name in first._defaults:
+            setattr(second, name, getattr(first, name))
+        whole = fed(make(), range(6)).compute()["found"]
+        assert torch.equal(fed(second, range(3, 6)).compute()["found"], whole)
+
+
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
