@@ -1,10 +1,11 @@
-"""The nearest code of each token, in chunks of rows: nothing of size N x K is ever held."""
+"""The nearest code of each token, in chunks of rows or by a Triton kernel: nothing of size N x K is ever held."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from smalti.nn import _triton_ready
 from smalti.nn.exporting import is_exporting
 from smalti.nn.precision import at_least_float32, full_precision
 
@@ -46,7 +47,8 @@ def nearest_code(z: Tensor, codebook: Tensor, *, chunk: int | None = None) -> Te
     Args:
         z: tokens with shape (N, d).
         codebook: codes with shape (K, d).
-        chunk: rows of ``z`` that are compared at a time; None chooses by K and the device.
+        chunk: rows of ``z`` that are compared at a time; None chooses by K and the device, and a Triton kernel needs
+            none (CUDA, float32).
 
     Returns:
         int64 with shape (N,).
@@ -101,7 +103,7 @@ def largest_product(z: Tensor, rows: Tensor, offset: Tensor | None = None, *, ch
         z: with shape (N, d).
         rows: r with shape (K, d).
         offset: one of each row, with shape (K,); None: 0.
-        chunk: rows of ``z`` that are compared at a time; None chooses by K and the device.
+        chunk: as for :func:`nearest_code`.
 
     Returns:
         int64 with shape (N,).
@@ -145,7 +147,28 @@ def _largest(z: Tensor, rows: Tensor, offset: Tensor, chunk: int | None) -> Tens
     # No decorators here: torch.export does not nest them.
     if is_exporting():  # a loop over rows would fix their number in the exported program
         return torch.addmm(offset, z, rows.T).argmax(dim=1)
+    if (found := _by_kernel(z, rows, offset)) is not None:
+        return found
     indices = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     for part in row_chunks(z.shape[0], rows.shape[0], z.device, chunk):
         indices[part] = blocked_max(torch.addmm(offset, z[part], rows.T))[1]
     return indices
+
+
+def _by_kernel(z: Tensor, rows: Tensor, offset: Tensor) -> Tensor | None:
+    """The same by a Triton kernel; None where there is none, or if it fails."""
+    device, channels = z.device, z.shape[1]
+    if not _triton_ready.is_gpu(device) or not len(z) or torch.compiler.is_compiling():
+        return None
+    if {z.dtype, rows.dtype, offset.dtype} != {torch.float32}:
+        return None
+    if reason := _triton_ready.why_not("code search", device, z.dtype, channels):
+        _triton_ready.tell(f"no Triton kernel for code search ({reason}): plain chunks instead")
+        return None
+
+    def call() -> Tensor:
+        from smalti.nn import _triton_launch
+
+        return _triton_launch.largest(z, rows, offset)
+
+    return _triton_ready.attempt("code search", device, channels, call)

@@ -10,21 +10,16 @@ is held or saved. One function stands in front of three implementations: chunks 
 for a CPU, and Triton kernels for CUDA.
 """
 
-import importlib.util
-import logging
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from smalti.nn import _chunks
+from smalti.nn import _chunks, _triton_ready
 from smalti.nn.precision import at_least_float32, full_precision
-
-log = logging.getLogger("smalti")
 
 Kernel = Literal["auto", "eager", "compiled", "triton"]
 KERNELS = ("auto", "eager", "compiled", "triton")
@@ -61,7 +56,7 @@ def soft_assign(
         tile: rows of ``keys`` that are handled at a time; None: all, unless K is so large that few rows fit a cache.
         kernel: ``eager``, ``compiled`` (chunks compiled for a CPU: half a minute once for each shape, then faster),
             ``triton`` (CUDA, float32) or ``auto``, which is ``triton`` where that works and ``eager`` elsewhere. What
-            cannot run here is replaced by ``eager``, with a line in the log if it was asked for by name.
+            cannot run here, or fails in either pass, is replaced by ``eager``, with a line in the log.
 
     Raises:
         ValueError: if shapes do not fit, or ``chunk`` or ``tile`` is not positive.
@@ -80,7 +75,7 @@ def soft_assign(
     queries, keys = at_least_float32(queries), at_least_float32(keys)
     if not batched:
         queries, keys = queries.unsqueeze(0), keys.unsqueeze(0)
-    chosen = _choose(kernel, queries.device, queries.dtype)
+    chosen = _choose(kernel, queries.device, queries.dtype, queries.shape[-1])
     how = _chunks.chunking(keys.shape[1], queries.device, chunk, tile, chosen == "compiled")
     found = _SoftAssign.apply(queries, keys, how, chosen)  # type: ignore[no-untyped-call]
     indices, log_partition, entropy, mean = found if batched else (value.squeeze(0) for value in found)
@@ -126,13 +121,11 @@ class _SoftAssign(torch.autograd.Function):
     def forward(
         ctx: Any, queries: Tensor, keys: Tensor, how: _chunks.Chunking, kernel: Kernel
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        if kernel == "triton":
-            from smalti.nn import _triton_kernels
-
-            index, maximum, log_sum, entropy, total = _triton_kernels.forward(queries, keys)
-        else:
-            problems = [_chunks.forward(u, v, how) for u, v in zip(queries, keys, strict=True)]
-            index, maximum, log_sum, entropy, total = _stack(problems)
+        found = _triton_forward(queries, keys) if kernel == "triton" and queries.shape[1] else None
+        if found is None:
+            kernel = "compiled" if kernel == "compiled" else "eager"
+            found = _stack([_chunks.forward(u, v, how) for u, v in zip(queries, keys, strict=True)])
+        index, maximum, log_sum, entropy, total = found
         ctx.save_for_backward(queries, keys, maximum, log_sum, entropy)
         ctx.how, ctx.kernel = how, kernel
         ctx.mark_non_differentiable(index)
@@ -146,14 +139,34 @@ class _SoftAssign(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, None, None]:
         grad_mean = grad_mean / max(ctx.saved_tensors[0].shape[1], 1)
         upstream = (grad_log, grad_entropy, grad_mean)
-        if ctx.kernel == "triton":
-            from smalti.nn import _triton_kernels
-
-            queries, keys = _triton_kernels.backward(ctx.saved_tensors, *upstream)
-        else:
+        found = _triton_backward(ctx.saved_tensors, upstream) if ctx.kernel == "triton" else None
+        if found is None:
             problems = zip(zip(*ctx.saved_tensors, strict=True), *upstream, strict=True)
-            queries, keys = _stack([_chunks.backward(*problem, how=ctx.how) for problem in problems])
+            found = _stack([_chunks.backward(*problem, how=ctx.how) for problem in problems])
+        queries, keys = found
         return queries, keys, None, None
+
+
+def _triton_forward(queries: Tensor, keys: Tensor) -> Sequence[Tensor] | None:
+    """As :func:`_chunks.forward` for G problems; None if a kernel fails."""
+
+    def call() -> Sequence[Tensor]:
+        from smalti.nn import _triton_launch
+
+        return _triton_launch.forward(queries, keys)
+
+    return _triton_ready.attempt("soft assignment", queries.device, queries.shape[-1], call)
+
+
+def _triton_backward(saved: tuple[Tensor, ...], upstream: tuple[Tensor, Tensor, Tensor]) -> Sequence[Tensor] | None:
+    """As :func:`_chunks.backward` for G problems; None if a kernel fails."""
+
+    def call() -> Sequence[Tensor]:
+        from smalti.nn import _triton_launch
+
+        return _triton_launch.backward(saved, *upstream)
+
+    return _triton_ready.attempt("soft assignment", saved[0].device, saved[0].shape[-1], call)
 
 
 def _stack(problems: list[tuple[Tensor, ...]]) -> list[Tensor]:
@@ -163,42 +176,39 @@ def _stack(problems: list[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.stack(values) for values in zip(*problems, strict=True)]
 
 
-def _choose(kernel: Kernel, device: torch.device, dtype: torch.dtype) -> Kernel:
+def path(device: torch.device, dtype: torch.dtype, d: int) -> str:
+    """What ``kernel="auto"`` runs: ``triton``, or ``eager`` and why, for the log of a run.
+
+    The first call for a GPU tries the kernels, as the first :func:`soft_assign` would; a kernel that fails later changes
+    the answer.
+
+    Args:
+        device: of the tensors.
+        dtype: of the tensors; narrower ones than float32 become float32.
+        d: channels of the queries; :func:`assign_codes` adds one to those of the codes.
+
+    Example:
+        >>> path(torch.device("cpu"), torch.float32, 9)
+        'eager'
+    """
+    if not _triton_ready.is_gpu(device):
+        return "eager"
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    reason = _triton_ready.why_not("soft assignment", device, wide, d)
+    return "triton" if reason is None else f"eager ({reason})"
+
+
+def _choose(kernel: Kernel, device: torch.device, dtype: torch.dtype, channels: int) -> Kernel:
     """The implementation that runs here."""
     if kernel not in KERNELS:
         raise ValueError(f"kernel={kernel!r}: expected {', '.join(map(repr, KERNELS))}")
     if kernel == "compiled" and not (device.type == "cpu" and _chunks.has_cpp_compiler()):
-        _tell("kernel='compiled' needs a CPU and a C++ compiler: plain chunks instead")
+        _triton_ready.tell("kernel='compiled' needs a CPU and a C++ compiler: plain chunks instead")
         return "eager"
-    if kernel == "triton" or (kernel == "auto" and device.type == "cuda"):
-        reason = "it needs float32" if dtype != torch.float32 else _why_not_triton(device)
+    if kernel == "triton" or (kernel == "auto" and _triton_ready.is_gpu(device) and not torch.compiler.is_compiling()):
+        reason = _triton_ready.why_not("soft assignment", device, dtype, channels)
         if reason is None:
             return "triton"
         if kernel == "triton" or dtype == torch.float32:
-            _tell(f"no Triton kernel for soft assignment ({reason}): plain chunks instead")
+            _triton_ready.tell(f"no Triton kernel for soft assignment ({reason}): plain chunks instead")
     return "compiled" if kernel == "compiled" else "eager"
-
-
-@cache
-def _why_not_triton(device: torch.device) -> str | None:
-    """Why Triton does not work on a device, by trying a small problem once; None if it does."""
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return "it needs CUDA"
-    generator = torch.Generator().manual_seed(0)
-    u, v = (torch.randn(1, rows, 3, generator=generator).to(device) for rows in (5, 7))
-    try:
-        from smalti.nn import _triton_kernels
-
-        found = _triton_kernels.forward(u, v)
-    except Exception as error:  # whatever a driver, a compiler or an unknown chip may raise
-        return f"{type(error).__name__}: {error}"
-    expected = _chunks.forward(u[0], v[0], _chunks.chunking(7, device, None, None, False))
-    close = all(torch.allclose(one[0], other, atol=1e-4) for one, other in zip(found, expected, strict=True))
-    return None if close else "a trial gave wrong numbers"
-
-
-@cache
-def _tell(message: str) -> None:
-    log.warning(message)
