@@ -1,12 +1,12 @@
 """Four Triton kernels over tiles of u v^T: statistics of rows, weighted sums, gradients, the largest of a row.
 
 A program owns one tile of rows of ``u`` or of ``v`` and walks over tiles of the other; the walk may be split, then each
-program writes a part of its own and :mod:`smalti.nn._triton_launch` adds the parts. Every number has one writer that adds
-in a fixed order, so results are the same in every run. Channels come in slices of ``part``: shared memory does not grow
-with them. Formulas and names are those of :mod:`smalti.nn._chunks`.
+program writes a part of its own and :mod:`smalti.nn._triton_launch` adds the parts. Every number has one writer that
+adds in a fixed order, so results are the same in every run. Channels come in slices of ``part``: shared memory does not
+grow with them. Formulas and names are those of :mod:`smalti.nn._chunks`.
 
-``count`` rows of u, ``codes`` rows of v, ``share`` of the other rows for each program of a split walk; none of the three
-is compiled in, so a new size costs nothing. ``share`` is a multiple of ``other``.
+``count`` rows of u, ``codes`` rows of v, ``share`` of the other rows for each program of a split walk; none of the
+three is compiled in, so a new size costs nothing. ``share`` is a multiple of ``other``.
 """
 
 import triton

@@ -1,4 +1,4 @@
-"""Whether the Triton kernels may run, and what happens when one fails: a line in the log, and plain chunks from then on.
+"""Whether the Triton kernels may run, and what happens when one fails: a line in the log, and plain chunks thereafter.
 
 Nothing here imports Triton before it is needed. A kernel is believed only after a small problem came out as it does in
 float64 on a CPU.
@@ -6,8 +6,10 @@ float64 on a CPU.
 
 import importlib.util
 import logging
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Literal, TypeVar
 
@@ -50,6 +52,14 @@ def why_not(work: Work, device: torch.device, dtype: torch.dtype, channels: int)
     return _failed.get((work, device, channels)) or _why_not_at_all(work, device)
 
 
+def runs(work: Work, device: torch.device, dtype: torch.dtype, channels: int, *, silent: bool = False) -> bool:
+    """Whether the kernels may run, with a line in the log if not; a failure has had its line."""
+    reason = why_not(work, device, dtype, channels)
+    if reason and not silent and (work, _numbered(device), channels) not in _failed:
+        tell(f"no Triton kernel for {work} ({reason}): plain chunks instead")
+    return reason is None
+
+
 def attempt(work: Work, device: torch.device, channels: int, call: Callable[[], T]) -> T | None:
     """What ``call`` returns, or None if a kernel fails: then it is not tried again for these ``channels``.
 
@@ -80,7 +90,9 @@ def forget() -> None:
 
 
 def _numbered(device: torch.device) -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if device == torch.device("cuda") else device
+    if device == torch.device("cuda") and torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def _said(error: Exception) -> str:
@@ -99,17 +111,32 @@ def _why_not_at_all(work: Work, device: torch.device) -> str | None:
     trial = _try_assignment if work == "soft assignment" else _try_search
     try:
         # Whatever the caller has switched on (TF32, autocast, inference mode) has no part in a verdict that stays.
-        with torch.inference_mode(False), full_precision():
+        with torch.inference_mode(False), full_precision(), _may_wait(device):
             right = trial(device)
     except Exception as error:  # whatever a driver, a compiler or an unknown chip may raise
         return _said(error)
     return None if right else "a trial gave wrong numbers"
 
 
+@contextmanager
+def _may_wait(device: torch.device) -> Iterator[None]:
+    """Inside, waiting for a GPU is no error, though the caller may have made it one."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode(0)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def _problem(device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
     """u (1, 37, 3), v (1, 70, 3), gradients of l, H and mean p: in float64 on the CPU, and in float32 on ``device``."""
     shapes = ((1, 37, 3), (1, 70, 3), (1, 37), (1, 37), (1, 70))
-    exact = [torch.arange(1, 1 + torch.Size(shape).numel(), dtype=torch.float64).sin().view(shape) for shape in shapes]
+    numbers = [torch.arange(1, 1 + math.prod(shape), dtype=torch.float64, device="cpu") for shape in shapes]
+    exact = [values.sin().view(shape) for values, shape in zip(numbers, shapes, strict=True)]
     narrow = [value.to(device, torch.float32) for value in exact]
     return [value.cpu().double() for value in narrow], narrow
 

@@ -1,8 +1,8 @@
 """How the Triton kernels cut their work: slices of channels, tiles of rows, and the parts of a walk that is split.
 
 The table is short, and on a GPU its entries are timed once for each kernel, width and device; where results must repeat
-from process to process (``torch.use_deterministic_algorithms``) the first entry is taken untimed, since another tile adds
-up in another order.
+from process to process (``torch.use_deterministic_algorithms``) the first entry is taken untimed, since another tile
+adds up in another order.
 """
 
 import logging
@@ -126,9 +126,7 @@ def _processors(device: torch.device) -> int:
 _fastest: dict[tuple[Pass, int, torch.device], Tiles] = {}
 
 
-def chosen(
-    kind: Pass, width: int, device: torch.device, prepare: Callable[[], Callable[[Tiles], object]]
-) -> Tiles:
+def chosen(kind: Pass, width: int, device: torch.device, prepare: Callable[[], Callable[[Tiles], object]]) -> Tiles:
     """The fastest tiles for a kernel, found out once; the first of the table where nothing may be timed.
 
     Args:
@@ -180,9 +178,9 @@ def _may_time(device: torch.device) -> bool:
 def _milliseconds(launch: Callable[[], object]) -> float:
     """Shortest of a few runs, after one that compiles."""
     launch()
-    times = []
+    times: list[float] = []
     for _ in range(ROUNDS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         launch()
         end.record()

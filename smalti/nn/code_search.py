@@ -162,8 +162,7 @@ def _by_kernel(z: Tensor, rows: Tensor, offset: Tensor) -> Tensor | None:
         return None
     if {z.dtype, rows.dtype, offset.dtype} != {torch.float32}:
         return None
-    if reason := _triton_ready.why_not("code search", device, z.dtype, channels):
-        _triton_ready.tell(f"no Triton kernel for code search ({reason}): plain chunks instead")
+    if not _triton_ready.runs("code search", device, z.dtype, channels):
         return None
 
     def call() -> Tensor:

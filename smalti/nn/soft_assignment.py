@@ -179,8 +179,8 @@ def _stack(problems: list[tuple[Tensor, ...]]) -> list[Tensor]:
 def path(device: torch.device, dtype: torch.dtype, d: int) -> str:
     """What ``kernel="auto"`` runs: ``triton``, or ``eager`` and why, for the log of a run.
 
-    The first call for a GPU tries the kernels, as the first :func:`soft_assign` would; a kernel that fails later changes
-    the answer.
+    The first call for a GPU tries the kernels, as the first :func:`soft_assign` would; a kernel that fails later
+    changes the answer.
 
     Args:
         device: of the tensors.
@@ -206,9 +206,7 @@ def _choose(kernel: Kernel, device: torch.device, dtype: torch.dtype, channels: 
         _triton_ready.tell("kernel='compiled' needs a CPU and a C++ compiler: plain chunks instead")
         return "eager"
     if kernel == "triton" or (kernel == "auto" and _triton_ready.is_gpu(device) and not torch.compiler.is_compiling()):
-        reason = _triton_ready.why_not("soft assignment", device, dtype, channels)
-        if reason is None:
+        silent = kernel == "auto" and dtype != torch.float32  # nobody expects a kernel there
+        if _triton_ready.runs("soft assignment", device, dtype, channels, silent=silent):
             return "triton"
-        if kernel == "triton" or dtype == torch.float32:
-            _triton_ready.tell(f"no Triton kernel for soft assignment ({reason}): plain chunks instead")
     return "compiled" if kernel == "compiled" else "eager"
