@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,6 +52,9 @@ def evaluate(
         bool, typer.Option(help="With --out: keep what is there under the same protocol, go on where it was killed.")
     ] = False,
     pictures: Annotated[int, whole_number("With --out: of so many of the worst images.", least=0, most=1000)] = 4,
+    inception: Annotated[
+        str, typer.Option(help="Weights of the network of fid, kid and their kin: a path, or random (named so).")
+    ] = "pretrained",
     contents: Annotated[bool, typer.Option(help="Hash the contents of all files into the result.")] = False,
     batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
@@ -82,7 +86,8 @@ def evaluate(
         for words in models:
             where = _folder(out, words, len(models), models)
             question = _question(words, data, reading, under, device, trust_code)
-            question = _set(question, wanted, batch_size, limit, where, contents)
+            question = _set(question, wanted, batch_size, limit, where)
+            question = replace(question, contents=contents, weights=inception)
             results.append(_kept(question, where, resume) or _measured(question, where, rank, pictures))
         if rank == 0:
             _show(results, as_json)
@@ -134,11 +139,7 @@ def _images(folder: Path, reading: "Reading", channels: int) -> "ImageSource":
     )
 
 
-def _set(
-    question: "Question", metrics: Sequence[str], batch: int, limit: int | None, where: Path | None, contents: bool
-) -> "Question":
-    from dataclasses import replace
-
+def _set(question: "Question", metrics: Sequence[str], batch: int, limit: int | None, where: Path | None) -> "Question":
     from smalti.cli._model import FLOAT
     from smalti.cli._options import check_room
 
@@ -147,7 +148,7 @@ def _set(
         together = min(batch, len(question.source))
         needed = together * question.adapter.image_channels * side**2 * FLOAT
         check_room(needed, f"a batch of {together} images of {side} pixels", "--size or --batch-size")
-    return replace(question, metrics=metrics, batch_size=batch, limit=limit, partial=where, contents=contents)
+    return replace(question, metrics=metrics, batch_size=batch, limit=limit, partial=where)
 
 
 def _folder(out: Path | None, words: str, count: int, models: Sequence[str]) -> Path | None:
@@ -210,8 +211,6 @@ def _progress(adapter: "Adapter", rank: int) -> Any:
 
 
 def _show(results: Sequence["Result"], as_json: bool) -> None:
-    from dataclasses import asdict
-
     from smalti.cli._table import print_rows
     from smalti.evaluation.comparison import compared, text
 

@@ -45,6 +45,7 @@ class Question:
         limit: the first so many images only.
         partial: a folder where a pass that is killed leaves what it has; None: nowhere.
         contents: whether the hash of all files' contents belongs to the result.
+        weights: of the network of the metrics of features: ``pretrained``, ``random`` or a path.
     """
 
     adapter: Adapter
@@ -57,6 +58,7 @@ class Question:
     limit: int | None = None
     partial: Path | None = None
     contents: bool = False
+    weights: str = "pretrained"
 
 
 def measure(question: Question, progress: Progress = lambda done, of, seconds: None) -> Result:
@@ -72,7 +74,8 @@ def measure(question: Question, progress: Progress = lambda done, of, seconds: N
     Raises:
         UserError: if nothing can be measured, or an image or a reconstruction does not fit.
     """
-    chosen = metrics_of(question.protocol, question.metrics, bool(question.adapter.codebook_sizes))
+    has_tokens = bool(question.adapter.codebook_sizes)
+    chosen = metrics_of(question.protocol, question.metrics, has_tokens, question.weights)
     total = len(question.source) if question.limit is None else min(question.limit, len(question.source))
     began = time.perf_counter()
     found = _passed(question, chosen, total, progress)
@@ -95,7 +98,7 @@ def measure(question: Question, progress: Progress = lambda done, of, seconds: N
         limited=total < len(question.source),
         numbers=dict(found.values),
         intervals=_intervals(rows, found.values, question.protocol),
-        cautions=dict(found.left_out) | cautions(question.protocol, len(rows)),
+        cautions={**found.cautions, **found.left_out, **cautions(question.protocol, len(rows))},
         images=rows,
         versions=versions(),
         seconds=time.perf_counter() - began,

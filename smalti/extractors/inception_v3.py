@@ -27,7 +27,7 @@ FILE = PinnedFile(
 SIDE = 299
 LEAST_SIDE = 75  # what leaves a place to the last block
 
-Resize = Literal["tf", "half_pixel", "none"]
+Resize = Literal["tf", "half_pixel", "pillow_bicubic", "none"]
 
 
 class InceptionV3(Extractor):
@@ -45,7 +45,8 @@ class InceptionV3(Extractor):
             ``2048`` (means over places), ``logits_unbiased`` (1008, without the bias), ``spatial`` (7 channels of all
             17 x 17 places, 2023); None: ``2048``, and of a metric the one that it is made for.
         resize: to 299 x 299 pixels: ``tf`` as TensorFlow 1 did (bilinear, no half pixel, no antialiasing) and the FID's
-            first program and torch-fidelity do; ``half_pixel`` as pytorch-fid does; ``none``: at their own size.
+            first program and torch-fidelity do; ``half_pixel`` as pytorch-fid; ``pillow_bicubic`` as clean-fid
+            (antialiased, channels as floats); ``none``: at their own size.
         channels: which channels of the images it sees, and in which order, counted from 0; None: all, one or three.
 
     Example:
@@ -66,7 +67,7 @@ class InceptionV3(Extractor):
         super().__init__(channels)
         self.layers = None if layers is None else _checked(layers)
         if resize not in get_args(Resize):
-            raise ValueError(f"resize={resize!r}: expected 'tf', 'half_pixel' or 'none'")
+            raise ValueError(f"resize={resize!r}: expected {', '.join(map(repr, get_args(Resize)))}")
         self.resize = resize
         self.smallest_size = LEAST_SIDE if resize == "none" else 1
         paths = paths_of(weights)
@@ -97,8 +98,8 @@ class InceptionV3(Extractor):
 def prepare(images: Tensor, resize: Resize) -> Tensor:
     """Images (B, 3, H, W) or (B, 1, H, W) in [-1, 1] as the network wants them, (B, 3, 299, 299) unless not resized.
 
-    With 8-bit values u and x = u / 127.5 - 1, the network of ``tf`` and ``none`` gets (u - 128) / 128, which is
-    x 255 / 256 - 1 / 256; that of ``half_pixel`` gets x itself.
+    With 8-bit values u and x = u / 127.5 - 1, the network of ``half_pixel`` gets x itself, that of the others
+    (u - 128) / 128, which is x 255 / 256 - 1 / 256. ``pillow_bicubic`` limits u to 0 to 255 and rounds nothing.
 
     Example:
         >>> import torch
@@ -111,6 +112,8 @@ def prepare(images: Tensor, resize: Resize) -> Tensor:
     values = (x + 1.0) * 127.5
     if resize == "tf":
         values = resize_like_tensorflow1(values, SIDE, SIDE)
+    if resize == "pillow_bicubic":
+        values = F.interpolate(values, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0.0, 255.0)
     return (values - 128.0) / 128.0
 
 

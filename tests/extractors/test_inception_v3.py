@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -206,3 +208,13 @@ def test_says_which_images_and_options_it_takes() -> None:
             InceptionV3(layers=["1024"])  # type: ignore[list-item]
         with pytest.raises(ValueError, match="resize='tv': expected 'tf'"):
             InceptionV3(resize="tv")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(40, 64), (299, 299), (400, 333)])
+def test_pillows_bicubic_is_pillows(size):
+    pixels = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8)
+    found = prepare(pixels.float() / 127.5 - 1.0, "pillow_bicubic") * 128.0 + 128.0
+    for channel, values in zip(found[0], pixels[0].numpy(), strict=True):
+        resized = Image.fromarray(values.astype(np.float32)).resize((299, 299), Image.Resampling.BICUBIC)
+        expected = torch.from_numpy(np.clip(np.array(resized), 0.0, 255.0))
+        torch.testing.assert_close(channel, expected, rtol=0, atol=2e-2)  # Pillow sums in another order
