@@ -64,7 +64,7 @@ def test_triton_is_what_runs():
 
 SHAPES = [
     (1, 65, 67, 9), (2, 34, 35, 5), (3, 33, 7, 17), (1, 1, 130, 8), (1, 40, 1, 3), (2, 1, 1, 4),
-    (1, 64, 32, 16), (1, 20, 21, 65), (1, 9, 7, 256), (1, 2, 9, 257), (2, 2, 5, 300), (1, 30, 31, 48),
+    (1, 64, 32, 16), (1, 20, 21, 65), (1, 9, 7, 256), (1, 2, 9, 257), (1, 2, 3, 300), (1, 30, 31, 48),
 ]  # fmt: skip
 
 
@@ -103,8 +103,7 @@ def test_full_precision_is_the_default():
     assert _triton_launch.PRECISION == "ieee"
 
 
-@pytest.mark.parametrize("entry", range(3))
-@pytest.mark.parametrize("channels", [9, 40])
+@pytest.mark.parametrize(("channels", "entry"), [(9, 0), (9, 1), (40, 2)])
 def test_any_tiles_of_the_table_give_the_same(monkeypatch, entry, channels):
     monkeypatch.setattr(_triton_launch, "_tuned", lambda kind, u: _triton_tiles.candidates(kind, u.shape[-1])[entry])
     leaves, upstream = problem(1, 33, 65, channels)
