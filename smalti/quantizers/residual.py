@@ -11,6 +11,7 @@ codes.
 """
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
@@ -37,7 +38,8 @@ class Residual(Quantizer):
         shrink: how many times smaller the codes of each step are than those of the step before: 1 for tables that learn
             it; for codes that do not learn 2 (``lfq``, ``bsq``), or L - 1 for ``fsq`` with L values a channel, which
             leaves at most that part of its range over.
-        dropout: probability that a batch in training is quantized by the first n' steps only, n' uniform in 1 to n.
+        dropout: probability that an update in training is quantized by the first n' steps only, n' uniform in 1 to n;
+            the same n' in all processes and micro-batches of an update.
         usage_window: updates over which usage and perplexity of each step are counted.
     """
 
@@ -103,10 +105,11 @@ class Residual(Quantizer):
         )
 
     def _used(self) -> int:
-        """How many steps this batch gets, from torch's generator of the CPU."""
-        if not self.training or self.dropout <= 0.0 or float(torch.rand(())) >= self.dropout:
+        """How many steps this batch gets: drawn from the number of updates, so that all processes draw the same."""
+        if not self.training or self.dropout <= 0.0:
             return self.depth
-        return int(torch.randint(1, self.depth + 1, ()))
+        draw = random.Random(int(self.windows[0].updates))  # type: ignore[arg-type]
+        return draw.randint(1, self.depth) if draw.random() < self.dropout else self.depth
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The sums (B, d, h, w) of the codes of ``indices`` (B, n, h, w), planes of -1 left out."""

@@ -217,12 +217,31 @@ def trained(quantizer: Quantizer, z: torch.Tensor) -> dict[str, torch.Tensor]:
     return {**state(quantizer), **found}
 
 
+def residual_with_dropout() -> Quantizer:
+    torch.manual_seed(0)
+    options = {**EXAMPLES["residual"], "dropout": 1.0, "steps": 3}
+    return build({"type": "residual", **options}, Quantizer).double()
+
+
+def planes(quantizer: Quantizer, z: torch.Tensor, seed: int) -> list[int]:
+    """How many steps some updates in training had, whatever random numbers a process has drawn."""
+    torch.manual_seed(seed)
+    found = []
+    for _ in range(12):
+        record = quantizer(z)
+        found.append(len(record.steps))
+        quantizer.update([record])
+    return found
+
+
 def work(number: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=number, world_size=2)
     try:
         made = {name: make(name).double() for name in EXAMPLES}
         found = {name: trained(one, latents(one, torch.float64).chunk(2)[number]) for name, one in made.items()}
+        made = residual_with_dropout()
+        found["dropout"] = {"planes": torch.tensor(planes(made, latents(made, torch.float64).chunk(2)[number], number))}
         torch.save(found, f"{folder}/{number}.pt")
     finally:
         dist.destroy_process_group()
@@ -231,6 +250,10 @@ def work(number: int, folder: str) -> None:
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     multiprocessing.start_processes(work, (str(tmp_path),), nprocs=2, start_method="spawn")  # type: ignore[no-untyped-call]
     first, second = (torch.load(tmp_path / f"{number}.pt") for number in range(2))
+    made = residual_with_dropout()
+    drawn = planes(made, latents(made, torch.float64), seed=7)
+    assert set(drawn) == {1, 2, 3}
+    assert first["dropout"]["planes"].tolist() == second["dropout"]["planes"].tolist() == drawn
     for name in EXAMPLES:
         made = make(name).double()
         alone = trained(made, latents(made, torch.float64))
