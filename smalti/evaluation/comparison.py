@@ -18,7 +18,8 @@ class Comparison:
     Args:
         results: in the order in which they were given.
         names: of the tokenizers, each once.
-        numbers: names of all numbers, in the order of the first result that has them.
+        numbers: names of the numbers, in the order of the first result that has them; those of single codebooks apart
+            where there is one of all.
         differences: name of a tokenizer -> field -> (the first's value, its own), of those measured otherwise.
     """
 
@@ -57,7 +58,8 @@ def compared(results: Sequence[Result], *, mixed: bool = False) -> Comparison:
             for field, (ours, theirs) in found.items()
         ]
         raise UserError("\n".join(["measured otherwise, and not to be compared (--allow-mixed marks them):", *lines]))
-    numbers = list(dict.fromkeys(number for result in results for number in result.numbers))
+    known = list(dict.fromkeys(number for result in results for number in result.numbers))
+    numbers = [number for number in known if number.partition("/")[0] not in known or "/" not in number]
     return Comparison(results=results, names=names, numbers=numbers, differences=differences)
 
 
