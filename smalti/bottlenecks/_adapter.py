@@ -5,9 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from smalti.nn.blocks import NormKind, norm
+from smalti.nn.group_norm import norm_silu
+from smalti.nn.memory_format import format_of
 from smalti.nn.sizes import Layers
 from smalti.nn.transformer import PositionTable, TransformerBlock
 
@@ -67,6 +68,7 @@ class Adapter(nn.Module):
         x = self.norm_in(x + self.positions(height, width))
         for block in self.blocks:
             x = block(x)
-        x = self.norm_out(x).transpose(1, 2).unflatten(2, (height, width)).contiguous()
-        output: Tensor = self.conv(F.silu(self.norm(x)))
+        x = self.norm_out(x).transpose(1, 2).unflatten(2, (height, width))
+        x = x.contiguous(memory_format=format_of(features))
+        output: Tensor = self.conv(norm_silu(x, self.norm))
         return output

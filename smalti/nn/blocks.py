@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from smalti.nn.group_norm import group_norm, norm_silu
 from smalti.nn.norm_act_conv import norm_act_conv
 
 NormKind = Literal["group", "batch", "none"]
@@ -36,7 +37,7 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to the same shape."""
-        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class ResBlock(nn.Module):
@@ -82,7 +83,7 @@ class ResBlock(nn.Module):
     def _compute(self, x: Tensor) -> Tensor:
         h = activate(x, self.norm1, self.conv1, self.recompute)
         if self.training and self.dropout.p > 0.0:
-            h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+            h = self.conv2(self.dropout(norm_silu(h, self.norm2)))
         else:
             h = activate(h, self.norm2, self.conv2, self.recompute)
         output: Tensor = self.shortcut(x) + h
@@ -93,7 +94,7 @@ def activate(x: Tensor, norm: nn.Module, conv: nn.Conv2d, recompute: Recompute =
     """conv(silu(norm(x))) of x (B, C, H, W); with ``activations`` and a GroupNorm it keeps only x."""
     if recompute == "activations" and isinstance(norm, nn.GroupNorm):
         return norm_act_conv(x, norm, conv)
-    output: Tensor = conv(F.silu(norm(x)))
+    output: Tensor = conv(norm_silu(x, norm))
     return output
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from smalti.nn.group_norm import group_norm, norm_silu, statistics
+
 
 def norm_act_conv(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d) -> Tensor:
     """conv(silu(norm(x))) of x with shape (B, C, H, W), keeping only x.
@@ -29,7 +31,7 @@ def norm_act_conv(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d) -> Tensor:
         inputs = (x, norm.weight, norm.bias, conv.weight, conv.bias, options)
         output = _NormActConv.apply(*inputs)  # type: ignore[no-untyped-call]
     else:
-        output = conv(F.silu(norm(x)))
+        output = conv(norm_silu(x, norm))
     return output
 
 
@@ -41,8 +43,9 @@ class _NormActConv(torch.autograd.Function):
         ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
     ) -> Tensor:
         groups, eps, stride, padding, dilation, conv_groups = options
-        h = F.silu(torch.group_norm(x, groups, scale, shift, eps))
-        ctx.save_for_backward(x, scale, shift, weight)
+        stats = statistics(x, groups, eps)
+        h = group_norm(x, groups, scale, shift, eps, silu=True, stats=stats)
+        ctx.save_for_backward(x, scale, shift, weight, stats)
         ctx.bias = None if bias is None else bias.shape
         ctx.options = options
         device = x.device.type
@@ -56,12 +59,12 @@ class _NormActConv(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        x, scale, shift, weight = ctx.saved_tensors
+        x, scale, shift, weight, stats = ctx.saved_tensors
         groups, eps, stride, padding, dilation, conv_groups = ctx.options
         wanted = ctx.needs_input_grad
         leaves = [value.detach().requires_grad_(want) for value, want in zip((x, scale, shift), wanted, strict=False)]
         with torch.enable_grad(), torch.autocast(**ctx.autocast):
-            h = F.silu(torch.group_norm(leaves[0], groups, leaves[1], leaves[2], eps))
+            h = group_norm(leaves[0], groups, leaves[1], leaves[2], eps, silu=True, stats=stats)
         grad_h, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
             grad,
             h.detach().to(grad.dtype),
