@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from smalti.discriminators._augmentation import Augmentation, Draws, cutout, when
+from smalti.nn.constants import constant
 from smalti.nn.distributed import all_reduce_sum
 from smalti.nn.warp import resample
 from smalti.outputs import DiscriminatorOutput
@@ -167,7 +168,7 @@ def _tinted(images: Tensor, chance: Tensor, draws: Draws) -> Tensor:
     gray = torch.full((3, 3), 1.0 / 3.0, dtype=images.dtype, device=images.device)
     colors = torch.eye(3, dtype=images.dtype, device=images.device) - gray
     root = 3.0**-0.5
-    turn = torch.tensor([[0.0, -root, root], [root, 0.0, -root], [-root, root, 0.0]])
+    turn = constant([[0.0, -root, root], [root, 0.0, -root], [-root, root, 0.0]], torch.float32, images.device)
     turn = turn.to(images)
     flip = when(draws.uniform() < chance, 1.0 - 2.0 * draws.integers(0, 1), 1.0).to(images.dtype).reshape(-1, 1, 1)
     hue = when(draws.uniform() < chance, draws.uniform(-math.pi, math.pi), 0.0).reshape(-1, 1, 1)

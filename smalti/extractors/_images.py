@@ -7,6 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from smalti.nn.constants import constant
+
 Channels = Sequence[Annotated[int, Field(ge=0)]]
 
 
@@ -40,7 +42,7 @@ def seen(images: Tensor, channels: Channels | None) -> Tensor:
         raise ValueError(
             f"channels={list(channels)}: images have shape {tuple(images.shape)}, no channel {max(channels)}"
         )
-    return images[:, list(channels)]
+    return images[:, constant(channels, torch.int64, images.device)]
 
 
 def chosen(channels: Channels | None) -> tuple[int, ...] | None:

@@ -2,11 +2,11 @@
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from smalti.extractors._images import as_rgb
+from smalti.nn.constants import constant
 
 Resize = Literal["bicubic", "bilinear", "nearest"]
 Normalization = Literal["imagenet", "clip", "half"]
@@ -42,5 +42,5 @@ def prepare(images: Tensor, size: int, resize: Resize = "bicubic", normalization
         x = F.interpolate(x, size=(size, size), mode="nearest")
     elif x.shape[-2:] != (size, size):
         x = F.interpolate(x, size=(size, size), mode=resize, antialias=True, align_corners=False)
-    mean, deviation = (torch.tensor(of, dtype=x.dtype, device=x.device) for of in STATISTICS[normalization])
+    mean, deviation = (constant(of, x.dtype, x.device) for of in STATISTICS[normalization])
     return (x - mean[:, None, None]) / deviation[:, None, None]

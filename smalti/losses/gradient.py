@@ -9,6 +9,7 @@ from torch import Tensor
 from smalti.losses import Reduction
 from smalti.losses._comparison import ComparisonLoss
 from smalti.losses._reduction import Weighting, check_choice, check_same_shape, reduce
+from smalti.nn.constants import constant
 
 Padding = Literal["zeros", "replicate"]
 
@@ -47,7 +48,7 @@ def gradient(
     check_same_shape(prediction, target)
     check_choice("padding", padding, Padding)
     channels = prediction.shape[1]
-    sobel = torch.tensor(SOBEL, dtype=prediction.dtype, device=prediction.device)
+    sobel = constant(SOBEL, prediction.dtype, prediction.device)
     kernels = torch.stack([sobel, sobel.T]).unsqueeze(1).repeat(channels, 1, 1, 1)
     # The filters are linear: one convolution of the difference is that of both.
     difference = F.pad(prediction - target, [1] * 4, mode="constant" if padding == "zeros" else "replicate")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from smalti.nn.constants import constant
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatentScale:
@@ -44,4 +46,4 @@ class LatentScale:
 
     @staticmethod
     def _column(values: Sequence[float], latent: Tensor) -> Tensor:
-        return latent.new_tensor(list(values)).view(-1, 1, 1)
+        return constant(values, latent.dtype, latent.device).view(-1, 1, 1)

@@ -17,6 +17,7 @@ from smalti.losses import Loss
 from smalti.outputs import LossValue
 from smalti.registry import arguments_of, names, short_name
 from tests.contracts.examples import BATCH, inputs_of, leaves, options_of, registered, replace_leaf, value_of
+from tests.nn.test_constants import Fresh
 
 # The fields of a term; its options stand beside them in the same mapping.
 RESERVED = {"type", "inputs", "weight", "start", "ramp", "shape", "adaptive", "every", "lazy_scale", "merge", "role"}
@@ -118,6 +119,15 @@ def test_changes_neither_inputs_nor_state_and_repeats(cls):
     assert torch.equal(first, second)
     assert all(torch.equal(a, b) for a, b in zip(inputs_before, leaves(inputs), strict=True))
     assert all(torch.equal(value, state_before[key]) for key, value in loss.state_dict().items())
+
+
+@every_loss
+def test_no_number_of_python_is_copied_to_the_device_at_a_second_step(cls):
+    loss, inputs = make(cls), inputs_of(cls.forward)
+    total(loss(**inputs)).backward()
+    with Fresh() as fresh:
+        total(loss(**inputs)).backward()
+    assert fresh.count == ("text" in inputs) * 2, "texts are words of the host: their numbers and their lengths"
 
 
 @losses_with(lambda cls: "none" in choices(cls, "reduction"))
