@@ -71,7 +71,7 @@ def attempt(work: Work, device: torch.device, channels: int, call: Callable[[], 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a driver, a compiler or an unknown chip may raise
-        reason = _failed[work, _numbered(device), channels] = _said(error)
+        reason = _failed[work, _numbered(device), channels] = said(error)
         tell(f"the Triton kernel for {work} of {channels} channels on {device} failed ({reason}): plain chunks instead")
     return None
 
@@ -95,7 +95,7 @@ def _numbered(device: torch.device) -> torch.device:
     return device
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """The first line of an error, with its type."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
@@ -104,17 +104,21 @@ def _said(error: Exception) -> str:
 @cache
 def _why_not_at_all(work: Work, device: torch.device) -> str | None:
     """Why Triton does not work on a device, by trying a small problem once; None if it does."""
+    return verdict(device, _try_assignment if work == "soft assignment" else _try_search)
+
+
+def verdict(device: torch.device, trial: Callable[[torch.device], bool]) -> str | None:
+    """Why Triton does not work on a device, by a trial that says whether numbers were right; None if it does."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if not is_gpu(device) and os.environ.get("TRITON_INTERPRET") != "1":
         return "it needs CUDA"
-    trial = _try_assignment if work == "soft assignment" else _try_search
     try:
         # Whatever the caller has switched on (TF32, autocast, inference mode) has no part in a verdict that stays.
         with torch.inference_mode(False), full_precision(), _may_wait(device):
             right = trial(device)
     except Exception as error:  # whatever a driver, a compiler or an unknown chip may raise
-        return _said(error)
+        return said(error)
     return None if right else "a trial gave wrong numbers"
 
 

@@ -6,17 +6,16 @@ channels_last as it lies, and keep x and two numbers per group for the backward 
 kernel fails, the operations of torch run.
 """
 
-import importlib.util
 import logging
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from smalti.nn import _triton_ready as ready
 
 log = logging.getLogger("smalti")
 T = TypeVar("T")
@@ -99,7 +98,7 @@ def norm_silu(x: Tensor, norm: nn.Module) -> Tensor:
 
 def is_fused(x: Tensor) -> bool:
     """Whether the kernels run for x (B, C, H, W): a channels_last image on CUDA, where a trial came out right."""
-    return is_gpu(x.device) and _fits(x) and _works(x.device)
+    return ready.is_gpu(x.device) and _fits(x) and _works(x.device)
 
 
 class _KernelError(Exception):
@@ -169,11 +168,6 @@ def _plain_gradients(
     return tuple(next(found) if want else None for want in wanted[:3])
 
 
-def is_gpu(device: torch.device) -> bool:
-    """Whether kernels are the rule there."""
-    return device.type == "cuda"
-
-
 def _fits(x: Tensor) -> bool:
     """Whether x is what the kernels are for; a format of one pixel or one channel is also the contiguous one."""
     return (
@@ -206,7 +200,7 @@ def _attempt(key: _Key, call: Callable[[], T]) -> T | None:
         raise
     except Exception as error:  # whatever a driver, a compiler or an unknown chip may raise
         if not _failed:  # the others fail alike
-            log.warning("a Triton kernel for GroupNorm failed (%s): torch's operations instead", _said(error))
+            log.warning("a Triton kernel for GroupNorm failed (%s): torch's operations instead", ready.said(error))
         _failed.add(key)
     return None
 
@@ -215,36 +209,13 @@ def _works(device: torch.device) -> bool:
     """Whether the kernels gave right numbers on a device; the first call there tries them, and says if they do not."""
     reason = _why_not(device)
     if reason:
-        _tell(f"no Triton kernel for GroupNorm ({reason}): torch's operations instead")
+        ready.tell(f"no Triton kernel for GroupNorm ({reason}): torch's operations instead")
     return reason is None
 
 
 @cache
 def _why_not(device: torch.device) -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return "it needs CUDA"
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False), _may_wait(device):
-            right = _trial(device)
-    except Exception as error:  # whatever a driver, a compiler or an unknown chip may raise
-        return _said(error)
-    return None if right else "a trial gave wrong numbers"
-
-
-@contextmanager
-def _may_wait(device: torch.device) -> Iterator[None]:
-    """Inside, waiting for a GPU is no error, though the caller may have made it one."""
-    if device.type != "cuda":
-        yield
-        return
-    before: Literal[0, 1, 2] = torch.cuda.get_sync_debug_mode()  # type: ignore[assignment]
-    torch.cuda.set_sync_debug_mode(0)
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
+    return ready.verdict(device, _trial)
 
 
 def _trial(device: torch.device) -> bool:
@@ -279,19 +250,8 @@ def _formulas(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, *, groups: 
     return (z * s).view(x.shape), grad_x.view(x.shape), (slope * by_channel).sum(dim=(0, 2)), slope.sum(dim=(0, 2))
 
 
-def _said(error: Exception) -> str:
-    """The first line of an error, with its type."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-@cache
-def _tell(message: str) -> None:
-    log.warning(message)
-
-
 def forget() -> None:
     """Makes trials, failures and what was said be as if they had not been, for tests."""
     _failed.clear()
     _why_not.cache_clear()
-    _tell.cache_clear()
+    ready.forget()

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from smalti.bottlenecks._adapter import Adapter, AdapterOptions
-from smalti.nn import _triton_norm
+from smalti.nn import _triton_norm, _triton_ready
 from smalti.nn import group_norm as module
 from smalti.nn.attention import SpatialAttention
 from smalti.nn.blocks import ResBlock
@@ -39,7 +39,7 @@ SHAPES = [
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
     """A CPU counts as a GPU, whose kernels the interpreter runs."""
-    monkeypatch.setattr(module, "is_gpu", lambda device: True)
+    monkeypatch.setattr(_triton_ready, "is_gpu", lambda device: True)
     yield
     module._failed.clear()
 
@@ -218,7 +218,7 @@ def test_parts_use_the_kernels_and_equal_the_plain_ones(monkeypatch, name, autoc
     part = modules()[name].to(memory_format=torch.channels_last)
     x = torch.randn(1, 8, 3, 4).to(memory_format=torch.channels_last)
     found = kernels(lambda: gradients_of(part, x, autocast))
-    monkeypatch.setattr(module, "is_gpu", lambda device: False)
+    monkeypatch.setattr(_triton_ready, "is_gpu", lambda device: False)
     expected = gradients_of(part, x, autocast)
     scale = max(float(other.detach().norm()) for other in expected)
     for one, other in zip(found, expected, strict=True):

@@ -10,6 +10,8 @@ from smalti.nn._triton_tiles import NARROW_GRADIENT, SCORES, WIDE_GRADIENT, cand
 
 SHARED_MEMORY = 227 * 1024  # what a block may have there
 KERNELS = {"statistics", "weighted", "gradient", "largest"}
+NORM_KERNELS = {f"_{kind}_of_{what}" for kind in ("moments", "sums") for what in ("chunks", "groups")}
+NORM_KERNELS |= {"_forward", "_backward"}
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -53,8 +55,8 @@ def launch_everything(channels):
     _triton_launch.largest(u[0], v[0], torch.zeros(1))
 
 
-def check(compiled):
-    assert {name for name, _ in compiled} == KERNELS
+def check(compiled, kernels=KERNELS):
+    assert {name for name, _ in compiled} == kernels
     for name, kernel in compiled:
         assert kernel.asm["cubin"], name
         assert kernel.metadata.shared < SHARED_MEMORY, name
@@ -76,6 +78,26 @@ def test_precision_chooses_the_unit(compiled, monkeypatch, precision, units):
     products = re.findall(r"mma(?:\.sync|_async)\S*", kernel.asm["ptx"])
     assert {unit for name in products for unit in ("tf32", "bf16") if unit in name} == units
     assert bool(products) == bool(units)
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "groups", "dtype"),
+    [(128, 64, 32, torch.bfloat16), (96, 7, 1, torch.float32), (512, 1, 512, torch.float16)],
+)
+def test_kernels_of_norms_fit_and_add_without_atomics(compiled, channels, side, groups, dtype):
+    from smalti.nn import _triton_norm
+
+    x = torch.zeros(1, channels, side, side, dtype=dtype).to(memory_format=torch.channels_last)
+    stats, parameter = torch.zeros(2, 1, groups), torch.zeros(channels)
+    _triton_norm.moments(x, groups, 1e-6)
+    _triton_norm.forward(x, stats, parameter, parameter, dtype, silu=True)
+    _triton_norm.backward(x, x, stats, parameter, parameter, silu=True)
+    check(compiled, NORM_KERNELS)
+    for name, kernel in compiled:
+        assert "atom" not in kernel.asm["ptx"], name
+        if channels == 128 and name in {"_forward", "_backward"}:  # 16 bytes of each thread at a time
+            assert re.search(r"ld\.global\S*\.v4\.b32", kernel.asm["ptx"]), name
+            assert re.search(r"st\.global\S*\.v4\.b32", kernel.asm["ptx"]), name
 
 
 def test_few_channels_share_a_kernel():
