@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from smalti.nn.blocks import NormKind, norm
 from smalti.nn.group_norm import norm_silu
-from smalti.nn.memory_format import format_of
+from smalti.nn.memory_format import like
 from smalti.nn.sizes import Layers
 from smalti.nn.transformer import PositionTable, TransformerBlock
 
@@ -69,6 +69,6 @@ class Adapter(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = self.norm_out(x).transpose(1, 2).unflatten(2, (height, width))
-        x = x.contiguous(memory_format=format_of(features))
+        x = like(x, features)
         output: Tensor = self.conv(norm_silu(x, self.norm))
         return output

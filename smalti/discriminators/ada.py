@@ -16,6 +16,7 @@ from torch import Tensor
 from smalti.discriminators._augmentation import Augmentation, Draws, cutout, when
 from smalti.nn.constants import constant
 from smalti.nn.distributed import all_reduce_sum
+from smalti.nn.memory_format import like
 from smalti.nn.warp import resample
 from smalti.outputs import DiscriminatorOutput
 
@@ -174,4 +175,4 @@ def _tinted(images: Tensor, chance: Tensor, draws: Draws) -> Tensor:
     hue = when(draws.uniform() < chance, draws.uniform(-math.pi, math.pi), 0.0).reshape(-1, 1, 1)
     saturation = when(draws.uniform() < chance, torch.exp2(draws.normal()), 1.0).reshape(-1, 1, 1)
     matrix = flip * gray + saturation * (hue.cos() * colors + hue.sin() * turn)
-    return (matrix @ flat).reshape(images.shape)
+    return like((matrix @ flat).reshape(images.shape), images)

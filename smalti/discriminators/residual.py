@@ -8,6 +8,7 @@ from torch.nn.utils.parametrizations import spectral_norm as bounded
 
 from smalti.discriminators import Augmentation, Discriminator
 from smalti.discriminators._input import check_images, check_labels
+from smalti.nn.memory_format import like
 from smalti.nn.sizes import Count, Halvings, LayersOrNone, Positive
 from smalti.outputs import DiscriminatorOutput
 
@@ -34,7 +35,7 @@ class DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps with shape (B, out, h, w), of ``x`` with shape (B, in, H, W)."""
         y = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
-        skip: Tensor = self.skip(x)
+        skip = like(self.skip(x), y)  # of a grey image a 1 x 1 convolution cannot tell the memory format
         return F.avg_pool2d(y + skip, 2) if self.down else y + skip
 
 

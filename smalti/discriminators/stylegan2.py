@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from smalti.discriminators import Augmentation, Discriminator
 from smalti.discriminators._input import check_images, check_labels
 from smalti.nn.equalized import EqualizedConv, EqualizedLinear
+from smalti.nn.memory_format import format_of, like
 from smalti.nn.resampling import Blur
 from smalti.nn.sizes import Count, Positive, power_of_two
 from smalti.outputs import DiscriminatorOutput
@@ -57,16 +58,20 @@ class MinibatchDeviation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` with shape (B, C, h, w) and the deviation, with shape (B, C + 1, h, w)."""
-        count, _, height, width = x.shape
+        count = len(x)
         if not self.training:
-            return torch.cat([x, self.typical.to(x.dtype).expand(count, 1, height, width)], dim=1)
+            return self._beside(x, self.typical.to(x.dtype).expand(count))
         group = self.group if count % self.group == 0 else count
         grouped = x.reshape(group, -1, *x.shape[1:])
         deviation = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
         with torch.no_grad():
             self.typical.lerp_(deviation.mean().to(self.typical.dtype), 0.01)
-        plane = deviation.repeat(group)[:, None, None, None].expand(-1, 1, height, width)
-        return torch.cat([x, plane], dim=1)
+        return self._beside(x, deviation.repeat(group))
+
+    def _beside(self, x: Tensor, values: Tensor) -> Tensor:
+        """``x`` with shape (B, C, h, w) and a channel of one value (B,) for each image, in the memory format of x."""
+        plane = values[:, None, None, None].expand(-1, 1, *x.shape[2:])
+        return torch.cat([x, plane.contiguous(memory_format=format_of(x))], dim=1)
 
 
 class StyleGAN2(Discriminator):
@@ -122,7 +127,7 @@ class StyleGAN2(Discriminator):
         check_images(images, self.in_channels, exactly=self.image_size)
         check_labels(images, condition, self.num_classes)
         x, _ = self.augmented(images, None)
-        x = self.from_image(x)
+        x = like(self.from_image(x), self.conv.weight)  # of a grey image it cannot tell the memory format
         features: list[Tensor] = []
         for block in self.blocks:
             x = block(x)

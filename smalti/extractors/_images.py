@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from smalti.nn.constants import constant
+from smalti.nn.memory_format import like
 
 Channels = Sequence[Annotated[int, Field(ge=0)]]
 
@@ -42,7 +43,7 @@ def seen(images: Tensor, channels: Channels | None) -> Tensor:
         raise ValueError(
             f"channels={list(channels)}: images have shape {tuple(images.shape)}, no channel {max(channels)}"
         )
-    return images[:, constant(channels, torch.int64, images.device)]
+    return like(images[:, constant(channels, torch.int64, images.device)], images)
 
 
 def chosen(channels: Channels | None) -> tuple[int, ...] | None:
@@ -70,7 +71,7 @@ def area_resize(images: Tensor, height: int, width: int) -> Tensor:
     """
     rows = _overlaps(images.shape[2], height, images)
     columns = _overlaps(images.shape[3], width, images)
-    return rows @ images @ columns.T
+    return like(rows @ images @ columns.T, images)
 
 
 def resize_like_tensorflow1(images: Tensor, height: int, width: int) -> Tensor:
@@ -86,12 +87,12 @@ def resize_like_tensorflow1(images: Tensor, height: int, width: int) -> Tensor:
     above, below, share = _corners(images.shape[2], height, images)
     rows = torch.lerp(images[:, :, above], images[:, :, below], share[:, None])
     before, behind, share = _corners(images.shape[3], width, images)
-    return torch.lerp(rows[..., before], rows[..., behind], share)
+    return like(torch.lerp(rows[..., before], rows[..., behind], share), images)
 
 
 def _corners(old: int, new: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of each new pixel along one axis: the old one at or before it, the next, and the share of that; each (new,)."""
-    scale = torch.tensor(old, dtype=torch.float32, device=like.device) / new
+    scale = torch.full((), old, dtype=torch.float32, device=like.device) / new
     places = torch.arange(new, dtype=torch.float32, device=like.device) * scale
     lower = places.floor().long().clamp(max=old - 1)
     return lower, (lower + 1).clamp(max=old - 1), (places - lower).to(like.dtype)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from smalti.extractors import Extractor
 from smalti.extractors._images import Channels, as_rgb
 from smalti.extractors._weights import fill, is_head, label_of, paths_of, random_tensors, read_tensors
+from smalti.nn.memory_format import with_like_gradient
 from smalti.registry import suggest
 
 VGG16_CONVOLUTIONS = (2, 2, 3, 3, 3)
@@ -105,7 +106,7 @@ class VGGTrunk(nn.Module):
             else:
                 x = F.relu(x) if name.startswith("relu") else F.max_pool2d(x, kernel_size=2)
             if name in self.layers:
-                found[name] = x
+                found[name] = with_like_gradient(x)
         return tuple(found[layer] for layer in self.layers)
 
 

@@ -11,6 +11,7 @@ from smalti.extractors._download import PinnedFile, fetch
 from smalti.extractors._frozen import freeze_filled
 from smalti.extractors._images import Channels, as_rgb
 from smalti.extractors._weights import label_of, paths_of, read_tensors
+from smalti.nn.memory_format import with_like_gradient
 
 FILE = PinnedFile(
     name="light_cnn_feature.pth",
@@ -51,7 +52,7 @@ class LightCNN(Extractor):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """One feature, (B, 128, H / 16, W / 16) rounded up, of images with shape (B, 3, H, W) or (B, 1, H, W)."""
-        return (self.features((as_rgb(images) + 1.0) / 2.0),)
+        return (with_like_gradient(self.features((as_rgb(images) + 1.0) / 2.0)),)
 
 
 class MaxOut(nn.Module):

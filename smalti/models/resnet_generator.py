@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from smalti.models._generator import Generator, truncated
+from smalti.nn.memory_format import like
 from smalti.nn.sizes import Count, Positive, power_of_two
 
 Conditioning = Literal["class", "class_and_noise"]
@@ -133,7 +134,7 @@ class ResnetGenerator(Generator):
         """Images with shape (B, C, H, H) in [-1, 1] from latents (B, latent_size) and labels (B,)."""
         pieces = latents.chunk(self.pieces, dim=1)
         x = self.start(pieces[0])
-        x = x.reshape(len(x), -1, 4, 4)
+        x = like(x.reshape(len(x), -1, 4, 4), self.last_layer)
         for number, block in enumerate(self.blocks):
             x = block(x, self._vector(pieces[number + 1] if self.pieces > 1 else None, latents, labels))
         images: Tensor = torch.tanh(self.out(F.relu(self.norm(x))))

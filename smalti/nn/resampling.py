@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smalti.nn.memory_format import format_of
+
 STYLEGAN2 = (1.0, 3.0, 3.0, 1.0)
 
 
@@ -59,7 +61,12 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """With shape (B, C, 2 H, 2 W), of ``x`` with shape (B, C, H, W)."""
         batch, channels, height, width = x.shape
-        spread = x.new_zeros(batch, channels, height, 2, width, 2)
-        spread[:, :, :, 0, :, 0] = x
-        filtered: Tensor = self.blur(spread.reshape(batch, channels, 2 * height, 2 * width))
+        if format_of(x) is torch.channels_last:
+            rows = F.pad(x.permute(0, 2, 3, 1)[:, :, None, :, None], (0, 0, 0, 1, 0, 0, 0, 1))
+            spread = rows.reshape(batch, 2 * height, 2 * width, channels).permute(0, 3, 1, 2)
+        else:
+            spread = x.new_zeros(batch, channels, height, 2, width, 2)
+            spread[:, :, :, 0, :, 0] = x
+            spread = spread.reshape(batch, channels, 2 * height, 2 * width)
+        filtered: Tensor = self.blur(spread)
         return filtered

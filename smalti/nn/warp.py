@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from smalti.nn.memory_format import like
+
 
 def flip(images: Tensor, chosen: Tensor) -> Tensor:
     """Images (B, C, H, W), mirrored left to right where ``chosen``, bool with shape (B,), is true.
@@ -60,7 +62,7 @@ def _at(images: Tensor, place: Tensor) -> Tensor:
     """Pixels at ``place``, int64 (B, h, w) = row * W + column: (B, C, h, w)."""
     batch, channels = images.shape[:2]
     flat = place.reshape(batch, 1, -1).expand(-1, channels, -1)
-    return images.flatten(2).gather(2, flat).reshape(batch, channels, *place.shape[1:])
+    return like(images.flatten(2).gather(2, flat).reshape(batch, channels, *place.shape[1:]), images)
 
 
 def _reflected(coordinate: Tensor, size: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from smalti.nn.memory_format import format_of, like
 from smalti.objectives.balance import Adaptive, balance, last_layer_gradient, norm
 from smalti.objectives.context import Context
 from smalti.objectives.names import is_adversarial
@@ -164,7 +165,11 @@ class Traversal:
             return Gradient(torch.zeros_like(self.image), (None,) * len(self.parameters))
         wanted = (self.image, *self.parameters)
         image, *parameters = torch.autograd.grad(total, wanted, retain_graph=True, allow_unused=True)
-        return Gradient(torch.zeros_like(self.image) if image is None else image, tuple(parameters))
+        if image is None:
+            image = torch.zeros_like(self.image)
+        elif format_of(self.image) is torch.channels_last:  # a mean's gradient is contiguous, whatever it is of
+            image = like(image, self.image)
+        return Gradient(image, tuple(parameters))
 
     def surrogate(self, gradient: Gradient) -> Tensor:
         """The scalar whose gradient at the model and at the terms' parameters is ``gradient``."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.nn.freezing import Freezable
+from smalti.nn.memory_format import like, with_like_gradient
 from smalti.nn.precision import at_least_float32, full_precision
 from smalti.nn.starting import StartsOnData
 from smalti.outputs import CODE_TERMS, CodebookRecord
@@ -49,7 +50,7 @@ class Quantizer(Part, Freezable, StartsOnData):
         Where z is not finite there is no code: the token is -1, which no codebook has, and the latent is nan.
         """
         with full_precision():
-            return self.quantize(self.compared(at_least_float32(z)))
+            return self.quantize(self.compared(at_least_float32(with_like_gradient(z))))
 
     def compared(self, z: Tensor) -> Tensor:
         """What of z (B, d, h, w) is compared with codes, in the same shape: z itself, its direction, its bounded form.
@@ -125,7 +126,10 @@ def mean_row(rows: Tensor, weights: Tensor) -> Tensor:
     return (weights[:, None] * rows).sum(dim=0) / weights.sum()
 
 
-def gather(rows: Tensor, indices: Tensor) -> Tensor:
-    """Rows of a table (K, d) at indices (B, h, w), with shape (B, d, h, w)."""
-    # Contiguous: a channels-last view would silently switch a convolution behind it to another memory format.
-    return nn.functional.embedding(indices, rows).permute(0, 3, 1, 2).contiguous()
+def gather(rows: Tensor, indices: Tensor, points: Tensor | None = None) -> Tensor:
+    """Rows of a table (K, d) at indices (B, h, w): (B, d, h, w), in the memory format of points (B, d, h, w), if given.
+
+    Else contiguous. A view of what was looked up would be channels_last, and silently switch a convolution behind it.
+    """
+    found = nn.functional.embedding(indices, rows).permute(0, 3, 1, 2)
+    return found.contiguous() if points is None else like(found, points)

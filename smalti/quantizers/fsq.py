@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from smalti.nn.memory_format import stack_channels
 from smalti.outputs import CodebookRecord
 from smalti.quantizers import MOST_CODES
 from smalti.quantizers._digits import Grid
@@ -67,7 +68,7 @@ class FSQ(Grid):
             _bounded(values, level, self.bound) / (level // 2)
             for values, level in zip(z.unbind(dim=1), self.levels, strict=True)
         ]
-        return torch.where(z.isfinite(), torch.stack(bounded, dim=1), torch.nan)
+        return torch.where(z.isfinite(), stack_channels(bounded, z), torch.nan)
 
     def quantize(self, points: Tensor) -> CodebookRecord:
         """The nearest values of points (B, d, h, w); where they are not finite, the token is -1 and the latent nan."""
@@ -75,7 +76,7 @@ class FSQ(Grid):
         for values, level in zip(points.detach().unbind(dim=1), self.levels, strict=True):
             nearest = (values.nan_to_num() * (level // 2)).round() + level // 2
             digits.append(nearest.clamp(0, level - 1).long())
-        quantized, indices, latent = self.choose(torch.stack(digits, dim=1), points)
+        quantized, indices, latent = self.choose(stack_channels(digits, points), points)
         return CodebookRecord(z=points, quantized=quantized, latent=latent, indices=indices, terms=self.terms)
 
     def codes(self, digits: Tensor, dtype: torch.dtype) -> Tensor:
@@ -85,7 +86,7 @@ class FSQ(Grid):
             centred = (digit - level // 2).to(dtype)
             # A division by a number would be a product with its inverse on a GPU: 3 / 3 is to be 1 everywhere.
             found.append(centred / torch.full_like(centred, level // 2))
-        return torch.stack(found, dim=1)
+        return stack_channels(found, digits)
 
 
 def _bounded(z: Tensor, level: int, bound: Bound) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from smalti.nn.code_search import largest_product
+from smalti.nn.memory_format import like
 from smalti.nn.precision import full_precision
 from smalti.nn.soft_assignment import Kernel, SoftAssignment, soft_assign
 from smalti.outputs import CodebookRecord
@@ -115,11 +116,11 @@ class Gumbel(Quantizer):
         shape = (points.shape[0], *points.shape[2:])
         share = self._draw(F.linear(flat, weight, bias)) if self.training else None
         chosen = largest_product(flat, weight, bias) if share is None else share.argmax(dim=1)
-        quantized, indices = masked(gather(rows, chosen.view(shape)), chosen.view(shape), points)
+        quantized, indices = masked(gather(rows, chosen.view(shape), points), chosen.view(shape), points)
         latent = quantized
         if share is not None:
             mixed = (share @ (rows.detach() if self.hard else rows)).view(*shape, -1).permute(0, 3, 1, 2)
-            latent = quantized + (mixed - mixed.detach()) if self.hard else mixed.contiguous()
+            latent = quantized + (mixed - mixed.detach()) if self.hard else like(mixed, points)
         return LogitsRecord(
             z=points,
             quantized=quantized,

@@ -64,7 +64,7 @@ class IBQ(Quantizer):
         rows = self.rows(points.dtype)
         flat = points.permute(0, 2, 3, 1).reshape(-1, self.channels)
         indices = largest_product(flat.detach(), rows.detach()).view(points.shape[0], *points.shape[2:])
-        quantized, indices = masked(gather(rows, indices), indices, points)
+        quantized, indices = masked(gather(rows, indices, points), indices, points)
         latent = quantized
         if self.training:
             soft = F.scaled_dot_product_attention(flat[None], rows[None], rows.detach()[None], scale=1.0)[0]

@@ -124,7 +124,7 @@ class Nearest(Quantizer):
             self._start_on(flat)
         rows = self.rows(points.dtype)
         indices = self._choose(flat, rows.detach()).view(points.shape[0], *points.shape[2:])
-        quantized, indices = masked(gather(rows, indices), indices, points)
+        quantized, indices = masked(gather(rows, indices, points), indices, points)
         latent = self._estimate(points, quantized)
         return CodebookRecord(
             z=points, quantized=quantized, latent=latent, codebook=rows, indices=indices, terms=self.terms

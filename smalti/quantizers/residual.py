@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from smalti.config import build, config_of
 from smalti.nn.gradient import straight_through
+from smalti.nn.memory_format import like
 from smalti.outputs import CodebookRecord
 from smalti.quantizers import NO_CODE, Quantizer
 from smalti.quantizers._usage import UsageWindow
@@ -92,7 +93,7 @@ class Residual(Quantizer):
             steps.append(record)
             codes.append(record.quantized * scale)
             left = left - codes[-1].detach()
-        quantized = torch.stack(codes).sum(dim=0)
+        quantized = like(torch.stack(codes).sum(dim=0), points)
         planes = [record.indices for record in steps]
         planes += [torch.full_like(planes[0], NO_CODE)] * (self.depth - len(steps))
         return CodebookRecord(

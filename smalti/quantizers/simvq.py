@@ -56,7 +56,7 @@ class SimVQ(Quantizer):
         rows = self.rows(points.dtype)
         flat = points.detach().permute(0, 2, 3, 1).reshape(-1, self.channels)
         indices = nearest_code(flat, rows.detach()).view(points.shape[0], *points.shape[2:])
-        quantized, indices = masked(gather(rows, indices), indices, points)
+        quantized, indices = masked(gather(rows, indices, points), indices, points)
         passes = rotation if self.estimator == "rotation" else straight_through
         latent = passes(points, quantized) if self.training else quantized
         return CodebookRecord(z=points, quantized=quantized, latent=latent, codebook=rows, indices=indices)

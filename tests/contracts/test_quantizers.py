@@ -85,6 +85,22 @@ def test_a_part_of_a_batch_gets_the_codes_it_has_in_the_batch(name: str) -> None
 
 
 @every_quantizer
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_latents_and_gradients_keep_the_memory_format(
+    name: str, training: bool, memory_format: torch.memory_format
+) -> None:
+    made = make(name).train(training)
+    z = latents(made).contiguous(memory_format=memory_format).requires_grad_()
+    record = made(z)
+    for tensor in (record.latent, record.quantized, record.z):
+        assert tensor.is_contiguous(memory_format=memory_format)
+    if training and memory_format is torch.channels_last:
+        [gradient] = torch.autograd.grad(record.latent.square().mean(), z)
+        assert gradient.is_contiguous(memory_format=memory_format)
+
+
+@every_quantizer
 def test_it_computes_in_float32_inside(name: str) -> None:
     made = make(name).eval()
     narrow = latents(made, torch.bfloat16)
