@@ -38,7 +38,8 @@ class Runtime:
         self.is_main: bool = self.rank == 0
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
         self._bf16 = settings.precision == "bf16"
-        self._format = torch.channels_last if settings.channels_last else torch.contiguous_format
+        # "auto" is contiguous until channels_last has been timed on a GPU.
+        self._format = torch.channels_last if settings.channels_last is True else torch.contiguous_format
         # A group on the hosts: agreeing on a signal must not wait for the accelerator.
         self._hosts = dist.new_group(backend="gloo") if self.world_size > 1 else None
         if settings.deterministic:

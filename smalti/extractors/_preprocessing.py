@@ -31,6 +31,7 @@ def prepare(images: Tensor, size: int, resize: Resize = "bicubic", normalization
         normalization: whose mean and deviation: ``imagenet``, ``clip``, or ``half`` (0.5 and 0.5).
 
     Example:
+        >>> import torch
         >>> prepare(torch.ones(1, 1, 8, 12), 4, "nearest", "half")[0, 2]
         tensor([[1., 1., 1., 1.],
                 [1., 1., 1., 1.],

@@ -55,8 +55,10 @@ def moments(x: Tensor, groups: int, eps: float) -> Tensor:
     found = torch.empty(2, cut.samples, groups, dtype=torch.float32, device=x.device)
     sizes = (cut.pixels, cut.channels, cut.chunks, cut.tiles)
     with _on(x.device):
-        _moments_of_chunks[_grid(cut, cut.chunks)](x, means, deviations, *sizes, cut.rows, cut.columns, **LAUNCH)
-        _moments_of_groups[(cut.samples * groups,)](
+        _group_norm_moments_of_chunks[_grid(cut, cut.chunks)](
+            x, means, deviations, *sizes, cut.rows, cut.columns, **LAUNCH
+        )
+        _group_norm_moments_of_groups[(cut.samples * groups,)](
             means, deviations, found, *sizes, cut.samples, groups, eps, cut.rows, MERGE, **LAUNCH
         )
     return found
@@ -77,7 +79,7 @@ def forward(x: Tensor, stats: Tensor, weight: Tensor, bias: Tensor, dtype: torch
     y = torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last)
     tiles = triton.cdiv(cut.pixels, cut.rows)
     with _on(x.device):
-        _forward[_grid(cut, tiles)](
+        _group_norm_forward[_grid(cut, tiles)](
             x, stats, weight, bias, y, cut.pixels, cut.channels, tiles, cut.samples, stats.shape[2],
             silu, cut.rows, cut.columns, **LAUNCH,
         )  # fmt: skip
@@ -106,15 +108,15 @@ def backward(
     sizes, tiles = (cut.pixels, cut.channels), triton.cdiv(cut.pixels, cut.rows)
     width = min(triton.next_power_of_2(cut.channels // groups), 128)
     with _on(x.device):
-        _sums_of_chunks[_grid(cut, cut.chunks)](
+        _group_norm_sums_of_chunks[_grid(cut, cut.chunks)](
             x, grad, stats, weight, bias, plain, weighted, *sizes, cut.chunks, cut.tiles, cut.samples, groups,
             silu, cut.rows, cut.columns, **LAUNCH,
         )  # fmt: skip
-        _sums_of_groups[(cut.samples * groups,)](
+        _group_norm_sums_of_groups[(cut.samples * groups,)](
             plain, weighted, weight, sums, constants, *sizes, cut.chunks, cut.samples, groups, MERGE // width, width,
             **LAUNCH,
         )  # fmt: skip
-        _backward[_grid(cut, tiles)](
+        _group_norm_backward[_grid(cut, tiles)](
             x, grad, stats, weight, bias, constants, grad_x, *sizes, tiles, cut.samples, groups,
             silu, cut.rows, cut.columns, **LAUNCH,
         )  # fmt: skip
@@ -177,7 +179,7 @@ def _slope(grad, z, silu: tl.constexpr):
 
 
 @triton.jit
-def _moments_of_chunks(
+def _group_norm_moments_of_chunks(
     x, means, deviations, pixels, channels, chunks, tiles, rows: tl.constexpr, columns: tl.constexpr
 ):
     """Mean and sum of squared deviations of each channel of a chunk."""
@@ -214,7 +216,7 @@ def _in_group(entry, sample, group, pixels, channels, chunks, chunk, width):
 
 
 @triton.jit
-def _moments_of_groups(
+def _group_norm_moments_of_groups(
     means, deviations, stats, pixels, channels, chunks, tiles, samples, groups, eps,
     rows: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
@@ -244,7 +246,7 @@ def _moments_of_groups(
 
 
 @triton.jit
-def _forward(
+def _group_norm_forward(
     x, stats, weight, bias, y, pixels, channels, tiles, samples, groups,
     silu: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
@@ -260,7 +262,7 @@ def _forward(
 
 
 @triton.jit
-def _sums_of_chunks(
+def _group_norm_sums_of_chunks(
     x, grad, stats, weight, bias, plain, weighted, pixels, channels, chunks, tiles, samples, groups,
     silu: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
@@ -285,7 +287,7 @@ def _sums_of_chunks(
 
 
 @triton.jit
-def _sums_of_groups(
+def _group_norm_sums_of_groups(
     plain, weighted, weight, sums, constants, pixels, channels, chunks, samples, groups,
     block: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
@@ -316,7 +318,7 @@ def _sums_of_groups(
 
 
 @triton.jit
-def _backward(
+def _group_norm_backward(
     x, grad, stats, weight, bias, constants, grad_x, pixels, channels, tiles, samples, groups,
     silu: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip

@@ -165,11 +165,10 @@ class Traversal:
             return Gradient(torch.zeros_like(self.image), (None,) * len(self.parameters))
         wanted = (self.image, *self.parameters)
         image, *parameters = torch.autograd.grad(total, wanted, retain_graph=True, allow_unused=True)
-        if image is None:
-            image = torch.zeros_like(self.image)
-        elif format_of(self.image) is torch.channels_last:  # a mean's gradient is contiguous, whatever it is of
-            image = like(image, self.image)
-        return Gradient(image, tuple(parameters))
+        found = torch.zeros_like(self.image) if image is None else image
+        if format_of(self.image) is torch.channels_last:  # a mean's gradient is contiguous, whatever it is of
+            found = like(found, self.image)
+        return Gradient(found, tuple(parameters))
 
     def surrogate(self, gradient: Gradient) -> Tensor:
         """The scalar whose gradient at the model and at the terms' parameters is ``gradient``."""

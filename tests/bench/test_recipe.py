@@ -71,6 +71,7 @@ def test_kernels_have_classes_that_add_up() -> None:
         ("void at::native::multi_tensor_apply_kernel<FusedAdam>", "optimizer"),
         ("void at::native::RowwiseMomentsCUDAKernel<float>", "norm"),
         ("pytorch_flash::flash_fwd_kernel", "attention"),
+        ("_group_norm_backward", "norm"),
         ("aten::linalg_vector_norm", "elementwise and others"),
     ],
 )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from smalti.engine.ema import EMA
 from smalti.engine.optimizers import build_optimizer, learning_rate, parameter_groups
 from smalti.engine.randomness import forked, keyed_noise, reseed
+from smalti.engine.runtime import Runtime
 from smalti.engine.settings import EMASettings, EngineSettings, PhaseOptimizer, compare_recipes, parse_cycle
 from smalti.engine.signals import StopSignal
 from smalti.engine.state import TrainState
@@ -191,6 +192,17 @@ def test_impossible_cycle_is_refused(entries: list[Any], message: str) -> None:
 def test_fp16_is_refused_with_the_reason() -> None:
     with pytest.raises(UserError, match="bf16 has the range of fp32"):
         EngineSettings(max_steps=1, precision="fp16")  # type: ignore[arg-type]
+
+
+def test_memory_format_is_contiguous_unless_channels_last_is_asked_for() -> None:
+    images = {"image": torch.zeros(2, 3, 4, 4, dtype=torch.uint8)}
+    for value, strides in ((False, (48, 16, 4, 1)), ("auto", (48, 16, 4, 1)), (True, (48, 1, 12, 3))):
+        runtime = Runtime(EngineSettings(max_steps=1, device="cpu", channels_last=value))  # type: ignore[arg-type]
+        layer = nn.Conv2d(3, 3, 4)
+        runtime.place(layer)
+        assert runtime.to_device(images)["image"].stride() == layer.weight.stride() == strides
+    with pytest.raises(ValueError, match="channels_last='last': expected True, False or 'auto'"):
+        EngineSettings(max_steps=1, channels_last="last")  # type: ignore[arg-type]
 
 
 def test_only_what_leaves_the_weights_alone_may_differ() -> None:

@@ -10,8 +10,8 @@ from smalti.nn._triton_tiles import NARROW_GRADIENT, SCORES, WIDE_GRADIENT, cand
 
 SHARED_MEMORY = 227 * 1024  # what a block may have there
 KERNELS = {"statistics", "weighted", "gradient", "largest"}
-NORM_KERNELS = {f"_{kind}_of_{what}" for kind in ("moments", "sums") for what in ("chunks", "groups")}
-NORM_KERNELS |= {"_forward", "_backward"}
+NORM_KERNELS = {f"_group_norm_{kind}_of_{what}" for kind in ("moments", "sums") for what in ("chunks", "groups")}
+NORM_KERNELS |= {"_group_norm_forward", "_group_norm_backward"}
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -95,7 +95,7 @@ def test_kernels_of_norms_fit_and_add_without_atomics(compiled, channels, side, 
     check(compiled, NORM_KERNELS)
     for name, kernel in compiled:
         assert "atom" not in kernel.asm["ptx"], name
-        if channels == 128 and name in {"_forward", "_backward"}:  # 16 bytes of each thread at a time
+        if channels == 128 and name.endswith("ward"):  # 16 bytes of each thread at a time
             assert re.search(r"ld\.global\S*\.v4\.b32", kernel.asm["ptx"]), name
             assert re.search(r"st\.global\S*\.v4\.b32", kernel.asm["ptx"]), name
 
