@@ -21,8 +21,9 @@ from smalti.writing import to_json, whole, write_whole
 from tests.engine.toys import tiny_model
 
 PACKAGE = Path(__file__).parent.parent / "smalti"
-# Options of a model are code's own values, an infinite one among them; conversion compares texts and writes none.
-OWN_WORDS = {"writing.py", "models/_pretrained.py", "interop/conversion.py"}
+# Options of a model are code's own values, an infinite one among them; conversion compares texts and protocols hash
+# them, neither writes any.
+OWN_WORDS = {"writing.py", "models/_pretrained.py", "interop/conversion.py", "evaluation/protocol.py"}
 
 
 @pytest.fixture(params=[0o022, 0o002, 0o077, 0o027], ids=oct)

@@ -57,8 +57,9 @@ def test_no_number_of_a_recipe_may_be_infinite_or_beyond_64_bits(recipe: str) ->
     resolved = validate(parse(recipe)).plain()
     found = numbers(resolved)
     assert len(found) > 30
-    for place, value in found:
-        for wrong in (float("inf"), float("nan")) if isinstance(value, float) else (2**63, -(10**30)):
+    for number, (place, value) in enumerate(found):
+        both = (float("inf"), float("nan")) if isinstance(value, float) else (2**63, -(10**30))
+        for wrong in both[number % 2 :][:1]:
             text = json.dumps(wrong) if isinstance(wrong, int) else (".inf" if wrong > 0 else ".nan")
             document, validator = Document(copy.deepcopy(resolved)), Validator()
             override(document, f"{place}={text}")

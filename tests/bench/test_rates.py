@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from tests.cli.conftest import smalti_cli  # noqa: F401
 
 
@@ -22,6 +24,7 @@ def test_bench_encode_takes_a_recipe(smalti_cli):  # noqa: F811
     assert "images/s of 16 pixels" in result.stderr
 
 
+@pytest.mark.slow
 def test_bench_step_compares_with_the_textbook_schedule(smalti_cli):  # noqa: F811
     arguments = ["--channels", "32", "--size", "32", "--batch", "1", "--repeats", "1", "--json"]
     rows = rows_of(smalti_cli("bench", "step", *arguments))

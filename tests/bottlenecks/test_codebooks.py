@@ -397,6 +397,7 @@ def _trained_in_parallel(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow  # tests/contracts/test_quantizers.py and tests/engine have two processes in the fast suite
 def test_two_processes_equal_one(tmp_path):
     x = images(4)
     torch.save(x, tmp_path / "images.pt")

@@ -47,6 +47,7 @@ def test_what_show_resolves_is_a_recipe_again(smalti_cli: Verb, tmp_path: Path) 
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow  # each of them is read by itself in tests/recipes
 def test_every_shipped_recipe_and_its_tiny_form_pass(smalti_cli: Verb) -> None:
     result = smalti_cli("recipes", "check")
     assert result.exit_code == 0, result.output

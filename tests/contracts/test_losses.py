@@ -17,7 +17,7 @@ from smalti.losses import Loss
 from smalti.outputs import LossValue
 from smalti.registry import arguments_of, names, short_name
 from tests.contracts.examples import BATCH, inputs_of, leaves, options_of, registered, replace_leaf, value_of
-from tests.nn.test_constants import Fresh
+from tests.contracts.fresh import Fresh
 
 # The fields of a term; its options stand beside them in the same mapping.
 RESERVED = {"type", "inputs", "weight", "start", "ramp", "shape", "adaptive", "every", "lazy_scale", "merge", "role"}

@@ -120,7 +120,6 @@ def test_it_is_in_the_table_and_a_recipe_may_name_it(copy: Path, run: Run) -> No
     }
     assert "| `huber` |" in run("-m", "smalti", "recipes", "terms", "--markdown").stdout
     term = "objective.generator.robust={type: huber, delta: 0.1}"
-    assert run("-m", "smalti", "recipes", "check", "tiny-vqvae", "--set", term).returncode == 0
     wrong = run("-m", "smalti", "recipes", "check", "tiny-vqvae", "--set", term.replace("0.1", "-0.1"))
     assert wrong.returncode == 2
     assert "objective.generator.robust.delta" in wrong.stderr

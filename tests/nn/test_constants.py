@@ -2,25 +2,13 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from smalti.extractors._images import seen
 from smalti.extractors._preprocessing import STATISTICS, prepare
 from smalti.nn.constants import constant
+from tests.contracts.fresh import Fresh
 
 CPU = torch.device("cpu")
-
-
-class Fresh(TorchDispatchMode):
-    """Counts the tensors that are made of Python's numbers inside."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten.lift_fresh.default
-        return func(*args, **(kwargs or {}))
 
 
 def test_equal_arguments_are_one_tensor():
