@@ -112,7 +112,7 @@ def _import_path(path: str, base: type[Part]) -> Any:
     """The class or function of an import path, which is imported unless it is known to fit no kind."""
     module_name, _, attribute = path.rpartition(".")
     _check_path(path)
-    if _is_standard(module_name):
+    if is_standard(module_name):
         raise UserError(f"{path!r} belongs to Python's standard library, {_expected(base)}")
     try:
         module = importlib.import_module(module_name)
@@ -148,7 +148,7 @@ def _misfit(target: Any, base: type[Part]) -> str | None:
         return f"is {a(type(target).__name__)}, no plain function or class"
     if not base.functions:
         return "is a function"
-    if _is_standard(target.__module__):
+    if is_standard(target.__module__):
         return f"is {target.__module__}.{target.__qualname__} of Python's standard library"
     if inspect.iscoroutinefunction(target) or inspect.isgeneratorfunction(target):
         return "is a function that returns no value at once"
@@ -158,7 +158,7 @@ def _misfit(target: Any, base: type[Part]) -> str | None:
 
 
 def _class_misfit(target: type, base: type[Part]) -> str | None:
-    if _is_standard(target.__module__):
+    if is_standard(target.__module__):
         return f"is {target.__module__}.{target.__qualname__} of Python's standard library"
     if target is base or target in base.stand_ins:
         return "is the base of many, and none itself"
@@ -208,7 +208,7 @@ def _origin(module_name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _is_standard(module_name: str) -> bool:
+def is_standard(module_name: str) -> bool:
     """Whether a module comes with Python: no part does, and importing some of them (``this``) does something."""
     root = module_name.partition(".")[0]
     if root in sys.stdlib_module_names or root in sys.builtin_module_names:

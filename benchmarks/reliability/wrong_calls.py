@@ -23,6 +23,49 @@ SECONDS = 10.0
 
 CALLS = r"""
 frobnicate
+compare
+compare nowhere
+compare text.txt
+compare photos
+compare run --html
+protocols
+protocols frobnicate
+protocols show
+protocols show amd
+protocols show adm@0
+protocols show adm@x
+protocols show whole@64
+protocols show text.txt
+protocols show words.yaml
+protocols show bomb.yaml
+protocols show nowhere.yaml
+protocols diff adm
+protocols diff adm amd
+evaluate
+evaluate run
+evaluate run --data photos --protocol amd
+evaluate run --data photos --protocol adm@x
+evaluate run --data photos --protocol words.yaml
+evaluate run --data photos --protocol adm --size 0
+evaluate run --data photos --protocol whole --size 16
+evaluate jpeg:q=0 --data photos
+evaluate jpeg:x --data photos
+evaluate webp:q=101 --data photos
+evaluate images:nowhere --data photos
+evaluate images:empty --data photos
+evaluate no.module:thing --data photos
+evaluate os:abort --data photos
+evaluate run --data photos --limit 0
+evaluate run --data photos --pictures -1
+evaluate run --data photos --out text.txt
+evaluate run --data photos --metrics psnr,psnr
+evaluate run --data photos --metrics fid
+evaluate run --data photos --metrics fid --inception nowhere.pth
+bench step --recipe frobnicate
+bench step --recipe tiny.yaml --channels 32
+bench step --recipe tiny.yaml --size 0
+bench step --recipe tiny.yaml --set x=1
+bench step --set engine.seed=1
 trian quickstart
 --no-such-option
 recipes

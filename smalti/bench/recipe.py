@@ -94,8 +94,12 @@ def measure_recipe(
     step.count = LATE
     try:
         step()
-    except (KeyError, UserError) as error:
+    except KeyError as error:
         raise UserError(f"{recipe.name}: its step needs more than images: {error}") from error
+    except ValueError as error:
+        raise UserError(
+            f"{recipe.name}: no step on {count} images of {sides[0]} x {sides[1]} pixels: {error}"
+        ) from error
     precision = str(recipe.specs["engine"].build().precision)
     return _report(recipe.name, precision, step, count, sides, device, repeats)
 

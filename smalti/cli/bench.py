@@ -18,6 +18,8 @@ bench = typer.Typer(
     help="Measure parts against their textbook form.\n\nExample: smalti bench quantizer",
 )
 
+LEAST_SIDE = 32  # of images of KL-f8, whose perceptual network looks at 16 x 16 pixels and more
+
 Repeats = Annotated[int, whole_number("Times that each variant runs, in turn; the median counts.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON, for programs.")]
 
@@ -77,6 +79,8 @@ def step(
 
         if overrides:
             raise UserError("--set: goes with --recipe")
+        if size is not None and size < LEAST_SIDE:
+            raise UserError(f"--size {size}: expected at least {LEAST_SIDE} without --recipe")
         show(*measure_step(channels or 64, size or 128, batch or 2, device_of(device), repeats), as_json)
         return
     from smalti.bench.recipe import measure_recipe, show_report

@@ -43,8 +43,9 @@ def evaluate(
         typer.Option(help="A name (smalti protocols list), NAME@SIZE or a file. Without: whole images, floats."),
     ] = None,
     metrics: Annotated[
-        str, typer.Option(help="Names, separated by commas. Without: psnr, ssim, bits_per_pixel, and those of tokens.")
-    ] = "",
+        str | None,
+        typer.Option(help="Names, separated by commas. Without: psnr, ssim, bits_per_pixel, and those of tokens."),
+    ] = None,
     size: Size = None,
     limit: Annotated[int | None, whole_number("The first N images only; the result says so.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json, one of each model.")] = None,
@@ -79,7 +80,7 @@ def evaluate(
         return
     if not models or data is None:
         raise UserError("expected MODEL... and --data DIR")
-    wanted = [name for name in metrics.replace(" ", "").split(",") if name]
+    wanted = [] if metrics is None else metrics.replace(" ", "").split(",")
     reading, under = reading_of(max_pixels, value_range, background), _protocol(protocol, size)
     with _ranks() as rank:
         results = []

@@ -14,7 +14,7 @@ from smalti.evaluation._pairs import Pairs
 from smalti.evaluation.adapters import Adapter, Ours
 from smalti.interop._classes import READ
 from smalti.interop.opening import open_model
-from smalti.registry import UserError, shown
+from smalti.registry import UserError, is_standard, shown
 
 IMAGES = "images:"
 _OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
@@ -66,13 +66,18 @@ def _model(words: str, format: str, trust_code: bool) -> Adapter:
 
 
 def _object(words: str) -> Adapter:
-    """An object of the user's own modules: an adapter, or a module with ``encode``, ``decode`` and ``factor``."""
+    """An object of the user's own modules: an adapter, or a module with ``encode``, ``decode`` and ``factor``.
+
+    The module is imported, and a class of torch modules made without arguments; nothing else is called.
+    """
     module, _, attribute = words.partition(":")
+    if is_standard(module):
+        raise UserError(f"{words}: {module} belongs to Python's standard library: expected a module of your own")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{words}: {error}") from error
-    if isinstance(found, type) or (not hasattr(found, "encode") and callable(found)):
+    except (Exception, SystemExit) as error:  # the user's own module may fail in any way
+        raise UserError(f"{words}: {type(error).__name__}: {error}") from error
+    if isinstance(found, type) and issubclass(found, nn.Module):
         try:
             found = found()
         except TypeError as error:
