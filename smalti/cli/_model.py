@@ -58,11 +58,11 @@ def open_model(path: str, device: str, trust_code: bool = False, tile: int | Non
     return model
 
 
-def images_for(model: "Autoencoder", folder: "Path", reading: "Reading") -> "ImageSource":
-    """The images of a folder, read with as many channels as the model takes: grey, colour or with alpha.
+def images_for(channels: int, folder: "Path", reading: "Reading") -> "ImageSource":
+    """The images of a folder, read with as many channels as a model takes: grey, colour or with alpha.
 
     Args:
-        model: whose images they will be.
+        channels: of the model's images.
         folder: where they are.
         reading: how their files are read.
 
@@ -71,11 +71,11 @@ def images_for(model: "Autoencoder", folder: "Path", reading: "Reading") -> "Ima
     """
     from smalti.data.image_folder import ImageFolder
 
-    if model.image_channels not in (1, 3, 4):
-        raise UserError(f"the model takes images of {model.image_channels} channels: expected 1, 3 or 4 for files")
+    if channels not in (1, 3, 4):
+        raise UserError(f"the model takes images of {channels} channels: expected 1, 3 or 4 for files")
     return ImageFolder(
         str(folder),
-        image_channels=model.image_channels,  # type: ignore[arg-type]
+        image_channels=channels,  # type: ignore[arg-type]
         max_pixels=reading.max_pixels,
         value_range=reading.value_range,
         background=reading.background,
@@ -100,7 +100,7 @@ def batches_of(
     from smalti.data.loader import evaluation_batches
     from smalti.data.transforms import Transform
 
-    source = images_for(model, folder, reading)
+    source = images_for(model.image_channels, folder, reading)
     transform = Transform(size=size, crop="adm_center") if size else Transform()
     if size:
         together = min(batch_size, len(source))

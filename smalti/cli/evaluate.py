@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
-from smalti.cli._model import TrustCode
-from smalti.cli._options import BatchSize, Device, Size, device_of, whole_number
+from smalti.cli._model import FLOAT, TrustCode, images_for
+from smalti.cli._options import BatchSize, Device, Size, check_room, device_of, whole_number
 from smalti.registry import UserError
 from smalti.writing import to_json
 
 if TYPE_CHECKING:
-    from smalti.data import ImageSource
     from smalti.data._decoding import Reading
     from smalti.evaluation.adapters import Adapter
     from smalti.evaluation.passing import Question
@@ -112,11 +111,11 @@ def _question(
 
     place = device_of(f"cuda:{rank()}" if device == "auto" and world_size() > 1 and _has_gpus() else device)
     if words.startswith(IMAGES):
-        source = _images(data, reading, 3)
+        source = images_for(3, data, reading)
         adapter = open_adapter(words, originals=source.names)
     else:
         adapter = open_adapter(words, trust_code=trust_code)
-        source = _images(data, reading, adapter.image_channels)
+        source = images_for(adapter.image_channels, data, reading)
     return Question(adapter=adapter, source=source, path=str(data), protocol=protocol, device=place)
 
 
@@ -126,24 +125,7 @@ def _has_gpus() -> bool:
     return torch.cuda.device_count() > 1
 
 
-def _images(folder: Path, reading: "Reading", channels: int) -> "ImageSource":
-    from smalti.data.image_folder import ImageFolder
-
-    if channels not in (1, 3, 4):
-        raise UserError(f"the model takes images of {channels} channels: expected 1, 3 or 4 for files")
-    return ImageFolder(
-        str(folder),
-        image_channels=channels,  # type: ignore[arg-type]
-        max_pixels=reading.max_pixels,
-        value_range=reading.value_range,
-        background=reading.background,
-    )
-
-
 def _set(question: "Question", metrics: Sequence[str], batch: int, limit: int | None, where: Path | None) -> "Question":
-    from smalti.cli._model import FLOAT
-    from smalti.cli._options import check_room
-
     side = question.protocol.size
     if side:
         together = min(batch, len(question.source))

@@ -21,7 +21,8 @@ from smalti.nn.memory_format import like
 from smalti.nn.precision import full_precision
 from smalti.nn.soft_assignment import Kernel, SoftAssignment, soft_assign
 from smalti.outputs import CodebookRecord
-from smalti.quantizers import Quantizer, check_size, gather, masked, mean_row
+from smalti.quantizers import check_size, gather, masked
+from smalti.quantizers._table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class Anneal:
     updates: Annotated[int, Field(ge=1)] = 150_000
 
 
-class Gumbel(Quantizer):
+class Gumbel(Table):
     """K rows of d channels, one drawn by logits of z (Jang et al., arXiv:1611.01144; DALL-E, arXiv:2102.12092).
 
     Out of training the most likely code is taken, without noise: tokens of an image are the same each time. In training
@@ -140,16 +141,6 @@ class Gumbel(Quantizer):
     def rows(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """All codes with shape (K, d), in at least float32."""
         return self.weight.to(torch.promote_types(self.weight.dtype, dtype))
-
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The codes of ``indices`` (B, h, w), with shape (B, d, h, w)."""
-        with full_precision():
-            return gather(self.rows(), indices)
-
-    @torch.no_grad()
-    def mean(self) -> Tensor:
-        """The mean code with shape (d,), weighted by how often codes were chosen over the window."""
-        return mean_row(self.rows(), self.weights())
 
     @torch.no_grad()
     def move(self, records: Sequence[CodebookRecord]) -> None:

@@ -21,7 +21,8 @@ from smalti.nn.code_search import largest_product
 from smalti.nn.precision import full_precision
 from smalti.nn.soft_assignment import Kernel, SoftAssignment, soft_assign
 from smalti.outputs import CodebookRecord
-from smalti.quantizers import Quantizer, check_size, gather, masked, mean_row
+from smalti.quantizers import check_size, gather, masked
+from smalti.quantizers._table import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class ProductRecord(CodebookRecord):
             return soft_assign(z / temperature, rows, kernel=kernel)
 
 
-class IBQ(Quantizer):
+class IBQ(Table):
     """K rows of d channels; the one with the largest product with z is taken (arXiv:2412.02692).
 
     Args:
@@ -75,13 +76,3 @@ class IBQ(Quantizer):
     def rows(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """All codes with shape (K, d), in at least float32."""
         return self.weight.to(torch.promote_types(self.weight.dtype, dtype))
-
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The codes of ``indices`` (B, h, w), with shape (B, d, h, w)."""
-        with full_precision():
-            return gather(self.rows(), indices)
-
-    @torch.no_grad()
-    def mean(self) -> Tensor:
-        """The mean code with shape (d,), weighted by how often codes were chosen over the window."""
-        return mean_row(self.rows(), self.weights())

@@ -21,7 +21,8 @@ from smalti.nn.gradient import gradient_copy, rotation, straight_through
 from smalti.nn.precision import full_precision
 from smalti.nn.unit import unit
 from smalti.outputs import CODE_TERMS, CodebookRecord
-from smalti.quantizers import Quantizer, check_size, gather, masked, mean_row
+from smalti.quantizers import check_size, gather, masked
+from smalti.quantizers._table import Table
 
 Estimator = Literal["straight_through", "gradient_copy", "rotation"]
 Start = Literal["uniform", "normal", "kmeans"]
@@ -51,7 +52,7 @@ class Revival:
     patience: Annotated[int, Field(ge=1)] = 100
 
 
-class Nearest(Quantizer):
+class Nearest(Table):
     """K rows of d channels; each position of a latent is replaced by the nearest row (arXiv:1711.00937).
 
     Args:
@@ -154,19 +155,6 @@ class Nearest(Quantizer):
         """All codes with shape (K, d), normalised if they are compared so, in at least float32."""
         rows = self.weight.to(torch.promote_types(self.weight.dtype, dtype))
         return unit(rows) if self.normalize else rows
-
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The codes of ``indices`` (B, h, w), with shape (B, d, h, w)."""
-        with full_precision():
-            return gather(self.rows(), indices)
-
-    @torch.no_grad()
-    def mean(self) -> Tensor:
-        """The mean code with shape (d,), weighted by how often codes were chosen over the window.
-
-        Before the first update all codes count equally.
-        """
-        return mean_row(self.rows(), self.weights())
 
     @torch.no_grad()
     def move(self, records: Sequence[CodebookRecord]) -> None:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from smalti.nn.code_search import nearest_code
 from smalti.nn.gradient import rotation, straight_through
-from smalti.nn.precision import full_precision
 from smalti.outputs import CodebookRecord
-from smalti.quantizers import Quantizer, check_size, gather, masked, mean_row
+from smalti.quantizers import check_size, gather, masked
+from smalti.quantizers._table import Table
 
 Estimator = Literal["straight_through", "rotation"]
 
 
-class SimVQ(Quantizer):
+class SimVQ(Table):
     """K fixed rows of d channels through a learned d x d matrix; the nearest one is taken (arXiv:2411.02038).
 
     Args:
@@ -65,14 +65,3 @@ class SimVQ(Quantizer):
         """All codes with shape (K, d), in at least float32."""
         wide = torch.promote_types(self.table.dtype, dtype)
         return self.table.to(wide) @ self.map.weight.to(wide).T
-
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The codes of ``indices`` (B, h, w), with shape (B, d, h, w)."""
-        with full_precision():
-            return gather(self.rows(), indices)
-
-    @torch.no_grad()
-    def mean(self) -> Tensor:
-        """The mean code with shape (d,), weighted by how often codes were chosen over the window."""
-        with full_precision():
-            return mean_row(self.rows(), self.weights())
