@@ -194,6 +194,21 @@ class GeneratorOutput:
 
 @register_container
 @dataclass(frozen=True, kw_only=True)
+class TokensOutput:
+    """One training pass of a model that predicts tokens, G codebooks at each position of a grid.
+
+    Args:
+        logits: codebook -> scores of its K codes before the softmax, float32 with shape (B, h, w, K): at a position,
+            those of the token there, made from what comes before it.
+        indices: the tokens that were there, int64 with shape (B, G, h, w), codebooks in the order of ``logits``.
+    """
+
+    logits: Mapping[str, Tensor]
+    indices: Tensor
+
+
+@register_container
+@dataclass(frozen=True, kw_only=True)
 class DiscriminatorOutput:
     """What a discriminator says of a batch of images.
 

@@ -1,0 +1,1 @@
+"""The token store: what a tokenizer made of a data set, memory-mapped, in shards with checksums."""
