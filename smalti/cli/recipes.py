@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from smalti.cli._model import TrustCode
+from smalti.cli._options import RecipeName
 from smalti.registry import UserError
 from smalti.writing import to_json, write_whole
 
@@ -19,7 +20,7 @@ recipes = typer.Typer(
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="RECIPE", help="A shipped recipe, `tiny-` before one, or a YAML file.", show_default=False),
+    RecipeName,
 ]
 Overrides = Annotated[
     list[str] | None,
