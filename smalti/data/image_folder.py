@@ -28,7 +28,7 @@ from smalti.registry import UserError
 log = logging.getLogger("smalti")
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_MODES: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
+MODES: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESERVED = ("image", "index", "position")
 _NAMED_AT_MOST = 20
 
@@ -77,7 +77,7 @@ class ImageFolder(ImageSource):
         value_range: ValueRange = "full",
         background: Background = "drop",
     ) -> None:
-        if image_channels not in _MODES:
+        if image_channels not in MODES:
             raise ValueError(f"image_channels={image_channels!r}: expected 1, 3 or 4")
         self._verify = verify
         self._reading = Reading(max_pixels=max_pixels, value_range=value_range, background=background)
@@ -124,7 +124,7 @@ class ImageFolder(ImageSource):
             UnreadableImageError: if a file of this item turns out to be damaged.
         """
         path = self.folder / self.names[index]
-        item: dict[str, Any] = {"image": _read(path, _MODES[self.image_channels], self._reading)}
+        item: dict[str, Any] = {"image": _read(path, MODES[self.image_channels], self._reading)}
         for name, paths in self._sides.items():
             item[name] = _read(paths[index], "L" if name in MASK_COLUMNS else "RGB", self._reading_of(name))
         return item | {name: values[index] for name, values in self._table.columns.items()}

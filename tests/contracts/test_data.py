@@ -4,6 +4,7 @@ import inspect
 import pickle
 import random
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,16 @@ CROP = Transform(size=16, crop="adm_random", flip=True)
 
 @pytest.fixture
 def make(tmp_path: Path) -> Any:
-    """Builds a source; a demanded ``path`` is a folder of three small images."""
+    """Builds a source; a demanded ``path`` is a folder of three small images, which are in an archive there, too."""
 
     def build_source(cls: type[ImageSource]) -> ImageSource:
         for number in range(3):
             shape = (20 + number, 18, 3)
             pixels = np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        with tarfile.open(tmp_path / "three.tar", "w") as archive:
+            for number in range(3):
+                archive.add(tmp_path / f"{number}.png", f"{number}.png")
         demanded = [
             name for name, option in option_parameters(cls).items() if option.default is inspect.Parameter.empty
         ]
@@ -107,4 +111,4 @@ def test_options_have_types_and_words(cls):
 
 
 def test_sources_of_this_issue_are_found():
-    assert {"image_folder", "photos"} <= set(names(ImageSource))
+    assert {"image_folder", "photos", "webdataset"} <= set(names(ImageSource))
