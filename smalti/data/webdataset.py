@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from smalti.data import MASK_COLUMNS, ImageSource, UnreadableImageError
-from smalti.data._decoding import MAX_PIXELS, Background, MaxPixels, Reading, ValueRange, read_image
+from smalti.data import ImageSource
+from smalti.data._decoder import RESERVED, Decoder
+from smalti.data._decoding import MAX_PIXELS, Background, MaxPixels, Reading, ValueRange
 from smalti.data._fingerprint import Entries
 from smalti.data._table import INT64, some
 from smalti.data._tar import Sample, read_span, samples_of
-from smalti.data.image_folder import MODES, SUFFIXES
+from smalti.data.image_folder import SUFFIXES
 from smalti.nn.distributed import rank
 from smalti.registry import UserError
 
@@ -61,14 +62,11 @@ class WebDataset(ImageSource):
         value_range: ValueRange = "full",
         background: Background = "drop",
     ) -> None:
-        if image_channels not in MODES:
-            raise ValueError(f"image_channels={image_channels!r}: expected 1, 3 or 4")
-        self._reading = Reading(max_pixels=max_pixels, value_range=value_range, background=background)
-        if image_channels == 4 and self._reading.colour is not None:
-            raise ValueError(f"background={background!r}: expected 'drop' with image_channels=4, which keeps alpha")
+        reading = Reading(max_pixels=max_pixels, value_range=value_range, background=background)
+        self._decoder = Decoder(image_channels, reading)
         self.image_channels = image_channels
         self._columns = {name: suffix.lower().removeprefix(".") for name, suffix in (columns or {}).items()}
-        for name in {"image", "index", "position"} & set(self._columns):
+        for name in set(RESERVED) & set(self._columns):
             raise UserError(f"columns.{name}: the column {name!r} exists already: choose another name")
         self.columns = ("image", *self._columns)
         self.archives = _archives(path)
@@ -136,14 +134,8 @@ class WebDataset(ImageSource):
                 raise UserError(f"columns.{column}: {self._name(sample, '')} has no file .{member}, only {has}")
 
     def _image(self, index: int, sample: Sample, suffix: str, column: str) -> Any:
-        mask = column in MASK_COLUMNS
-        mode = MODES[self.image_channels] if column == "image" else "L" if mask else "RGB"
-        reading = Reading(max_pixels=self._reading.max_pixels) if mask else self._reading
         content = read_span(self.archives[sample.archive], sample.members[suffix])
-        try:
-            return read_image(content, mode, reading)
-        except (ValueError, OSError) as error:
-            raise UnreadableImageError(f"{self.names[index]}: {error}") from error
+        return self._decoder.read(content, column, self.names[index])
 
     def _value(self, index: int, sample: Sample, suffix: str, column: str) -> Any:
         member = _member_of(suffix)
