@@ -4,6 +4,7 @@ An index outside of a table of embeddings is an obscure error on a CPU, and on a
 """
 
 import operator
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,7 +65,18 @@ class _Checked(ImageSource):
         Raises:
             UserError: if it has no label, or one that is no class.
         """
-        item: Mapping[str, Any] = self.source[index]
+        return self._checked(index, self.source[index])
+
+    def draw(self, index: int, rng: random.Random) -> dict[str, Any]:
+        """Item ``index`` as the source draws it.
+
+        Raises:
+            UserError: as for items.
+        """
+        draw = getattr(self.source, "draw", None)
+        return self._checked(index, self.source[index] if draw is None else draw(index, rng))
+
+    def _checked(self, index: int, item: Mapping[str, Any]) -> dict[str, Any]:
         label = item.get(LABEL)
         if not _is_class(label, self.num_classes):
             raise UserError(f"{self.place}: {_refused(self.source, index, label, self.num_classes)}")

@@ -54,8 +54,10 @@ class TokenStore:
         self.columns = {
             name: self._column(number, kind) for number, (name, kind) in enumerate(description.columns.items())
         }
-        getters = {name: v.__getitem__ if isinstance(v, Texts) else v.item for name, v in self.columns.items()}
-        self._getters = [*getters.items(), ("name", self.names.__getitem__)]
+        self._getters = [
+            (name, column.__getitem__ if isinstance(column, Texts) else column.item)
+            for name, column in self.columns.items()
+        ]
         self._places = self._index.reshape(-1)
         self._mapped: dict[int, tuple[Array, Layout]] = {}
 
@@ -117,7 +119,12 @@ class TokenStore:
         item: dict[str, Any] = self._one(index, 0)
         for name, value_of in self._getters:
             item[name] = value_of(index)
+        item["name"] = self.names[index]
         return item
+
+    def values(self, index: int) -> dict[str, Any]:
+        """The columns of image ``index``, as plain numbers and text."""
+        return {name: value_of(index) for name, value_of in self._getters}
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travels to another process as the name of its folder."""

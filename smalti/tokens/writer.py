@@ -28,6 +28,7 @@ from smalti.tokens.layout import Grid
 from smalti.tokens.store import INDEX, NAMES, SHARDS, TokenStore, column_path, sha256_of, shard_path
 from smalti.writing import UNFINISHED, flush_to_disk, to_json, whole, write_whole
 
+RESERVED = frozenset({"image", "indices", "mean", "logvar", "latent", "name", "index", "position"})
 Rows = Iterator[tuple[Mapping[str, Array], Sequence[int], Mapping[str, Sequence[Any]]]]
 
 
@@ -190,6 +191,9 @@ class _Sidecar:
 
     def add(self, items: Sequence[int], columns: Mapping[str, Sequence[Any]]) -> None:
         """Notes some images."""
+        for name in columns:
+            if name in RESERVED:
+                raise UserError(f"column {name!r}: a token store has something else of that name: choose another")
         if self.items and set(columns) != set(self.columns):
             raise UserError(
                 f"columns {', '.join(sorted(columns))} beside {', '.join(sorted(self.columns))} in one shard"
