@@ -92,11 +92,12 @@ class Tokens(ImageSource):
         """The shards of the store and its tables, with their hashes."""
         description = self.store.description
         shards = [(f"shard {number}", shard.sha256) for number, shard in enumerate(description.shards)]
-        return {
-            "shards": shards,
-            "tables": list(description.files.items()),
-            STORE: [("tokenizer", self.tokenizer.hash)],
-        }
+        tables = list(description.files.items())
+        return {"shards": shards, "tables": tables, STORE: [("tokenizer", self.tokenizer.hash)]}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels to a worker as the name of its folder."""
+        return Tokens, (str(self.store.folder), self._views)
 
     def _item(self, image: int, view: int) -> dict[str, Any]:
         # Copies in a type that networks take: a view of the file cannot be written to.
