@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from smalti.data._decoding import (
     Verify,
     gap,
     read_image,
+    read_size,
     spread,
     survey,
 )
@@ -129,6 +131,16 @@ class ImageFolder(ImageSource):
             item[name] = _read(paths[index], "L" if name in MASK_COLUMNS else "RGB", self._reading_of(name))
         return item | {name: values[index] for name, values in self._table.columns.items()}
 
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of image ``index``, from the header of its file where that is enough.
+
+        Raises:
+            UnreadableImageError: if it is damaged.
+        """
+        path = self.folder / self.names[index]
+        with _told_of(path):
+            return read_size(path, self._reading)
+
     def place_of(self, index: int) -> str:
         """The table and the row that say what belongs to item ``index``."""
         return self._table.place_of(self.names[index])
@@ -171,8 +183,15 @@ def _tell(folder: Path, readable: int, unreadable: Mapping[str, str]) -> None:
 
 
 def _read(path: Path, mode: Mode, reading: Reading) -> Any:
-    try:
+    with _told_of(path):
         return read_image(path, mode, reading)
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Within, what goes wrong is of this file."""
+    try:
+        yield
     except ValueError as error:
         raise UnreadableImageError(f"{path}: {error}") from error
     except OSError as error:
