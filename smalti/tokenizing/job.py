@@ -1,5 +1,6 @@
 """What is to be tokenized and how; from it follow the plan of the store and the images of each shard."""
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +9,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from smalti.config import config_of
 from smalti.data import ImageSource, UnreadableImageError
 from smalti.data._fingerprint import names_hash
+from smalti.nn.distributed import rank
 from smalti.nn.hashing import hash_of
 from smalti.registry import UserError
 from smalti.tokenizing.framing import Framing
 from smalti.tokens.description import DataFacts, Plan, Tokenizer
 from smalti.tokens.layout import Grid
+
+log = logging.getLogger("smalti")
 
 SHARD_IMAGES = 1024
 
@@ -87,7 +92,12 @@ class Job:
             image_size=None if size is None else (size, size),
             transform=self.framing.described(),
             views=self.framing.names,
-            data=DataFacts(source=_absolute(self.data), items=len(self.source), names_sha256=names_hash(self.source)),
+            data=DataFacts(
+                source=_absolute(self.data),
+                items=len(self.source),
+                options=_options(self.source),
+                names_sha256=names_hash(self.source),
+            ),
             batch_size=self.batch_size,
             shard_images=self.shard_images,
         )
@@ -145,7 +155,9 @@ def _grids(job: Job) -> list[Grid | None]:
     def grid(item: int) -> Grid | None:
         try:
             height, width = _size_of(job.source, item)
-        except UnreadableImageError:
+        except UnreadableImageError as error:
+            if rank() == 0:
+                log.warning("left out: %s", error)
             return None
         if height % factor or width % factor:
             rule = f"expected both divisible by the model's factor {factor}"
@@ -156,6 +168,14 @@ def _grids(job: Job) -> list[Grid | None]:
 
     with ThreadPoolExecutor(8) as pool:  # waiting for the file system is most of it
         return list(pool.map(grid, range(len(job.source))))
+
+
+def _options(source: Any) -> dict[str, Any]:
+    """How a source reads its items: what it was built with, but for where they lie."""
+    if not isinstance(source, ImageSource):
+        return {}
+    told = config_of(source)
+    return {name: value for name, value in told.items() if name not in {"type", *source.locations}}
 
 
 def _size_of(source: Any, item: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -43,10 +43,12 @@ class DataFacts:
     Args:
         source: the folder, or the source's description.
         items: how many it has, with those that cannot be read.
+        options: how they are read.
         names_sha256: of their names and of the sizes of their files.
     """
 
     source: str
+    options: dict[str, Any] = field(default_factory=dict)
     items: Count
     names_sha256: str
 
