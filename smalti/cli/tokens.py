@@ -67,6 +67,7 @@ def usage_of(store: "TokenStore") -> dict[str, Any]:
     total = 0
     for block in store.blocks() if sizes else ():
         indices = block[INDICES]
+        store.check_codes(indices)
         total += indices[:, 0].size
         for group, (name, size) in enumerate(sizes.items()):
             if name in counts:

@@ -100,10 +100,12 @@ class Tokens(ImageSource):
         return Tokens, (str(self.store.folder), self._views)
 
     def _item(self, image: int, view: int) -> dict[str, Any]:
+        read = self.store.read(image, view)
+        if INDICES in read:
+            self.store.check_codes(read[INDICES])
         # Copies in a type that networks take: a view of the file cannot be written to.
         item: dict[str, Any] = {
-            name: value.astype(np.int64 if name == INDICES else np.float32)
-            for name, value in self.store.read(image, view).items()
+            name: value.astype(np.int64 if name == INDICES else np.float32) for name, value in read.items()
         }
         return item | self.store.values(image)
 

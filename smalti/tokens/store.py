@@ -164,6 +164,18 @@ class TokenStore:
             raise IndexError(f"view={view}: expected 0 to {len(self.views) - 1}")
         return view
 
+    def check_codes(self, indices: Array) -> None:
+        """Whether tokens (..., G, h, w) are codes of their codebooks: damage may make others of them.
+
+        Raises:
+            UserError: naming the first codebook of which one is none.
+        """
+        highest = indices.max(axis=(-2, -1)).reshape(-1, len(self.codebooks)).max(axis=0).tolist()
+        for most, (name, size) in zip(highest, self.codebooks.items(), strict=True):
+            if most >= size:
+                wrong = f"a token {most} of {name!r}, which has {size} codes"
+                raise UserError(f"{self.folder}: damaged: {wrong}; `smalti tokens --check` says where")
+
     def grid_of(self, index: int) -> Grid:
         """The grid (h, w) of image ``index``."""
         return self.description.shards[int(self._index[index, 0])].grid
