@@ -17,7 +17,7 @@ from smalti.tokenizing.passing import Progress, make_shard, writing
 from smalti.tokens.store import TokenStore
 from smalti.tokens.writer import StoreWriter
 
-SHARD = "shard"
+SHARD, WRONG = "shard", "wrong"
 
 
 def tokenize_on_ray(
@@ -63,9 +63,11 @@ def _made(ray: Any, job: Job, writer: StoreWriter, remaining: list[Share], actor
     )
     try:
         for row in made.iter_rows():
+            if row[WRONG]:
+                raise UserError(row[WRONG])
             yield int(row[SHARD])
     except ray.exceptions.RayError as error:
-        raise UserError(_reason(error)) from error
+        raise UserError(f"Ray: {str(error).strip().splitlines()[-1]}") from error
 
 
 class Actor:
@@ -82,10 +84,18 @@ class Actor:
         self.job.model.to(device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Writes the shards whose numbers are in ``batch``, which is given back."""
+        """Writes the shards whose numbers are in ``batch``; beside each what the user did wrong, if anything.
+
+        That travels as a value: Ray would bury it in a traceback.
+        """
+        wrong = []
         for number in batch[SHARD].tolist():
-            make_shard(self.job, self.writer, self.shares[number])
-        return batch
+            try:
+                make_shard(self.job, self.writer, self.shares[number])
+                wrong.append("")
+            except (UserError, OSError) as error:
+                wrong.append(str(error))
+        return {SHARD: batch[SHARD], WRONG: wrong}
 
 
 def _ray() -> Any:
@@ -118,13 +128,3 @@ def _connected(ray: Any, actors: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _reason(error: BaseException) -> str:
-    """What the user did wrong, where an actor found that; else what Ray says."""
-    at: Any = error
-    while at is not None:
-        if isinstance(at, UserError):
-            return str(at).partition("\n")[0]
-        at = getattr(at, "cause", None) or at.__cause__
-    return f"Ray: {str(error).strip().splitlines()[-1]}"

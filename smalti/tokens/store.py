@@ -170,6 +170,8 @@ class TokenStore:
         Raises:
             UserError: naming the first codebook of which one is none.
         """
+        if indices.dtype.kind == "i" and indices.min() < 0:
+            raise UserError(f"{self.folder}: damaged: a token {indices.min()}; `smalti tokens --check` says where")
         highest = indices.max(axis=(-2, -1)).reshape(-1, len(self.codebooks)).max(axis=0).tolist()
         for most, (name, size) in zip(highest, self.codebooks.items(), strict=True):
             if most >= size:
