@@ -12,6 +12,7 @@ from smalti.cli._defence import DEBUG, defended, is_out_of_memory, memory_messag
 from smalti.cli.bench import bench
 from smalti.cli.compare import compare
 from smalti.cli.convert import convert
+from smalti.cli.detokenize import detokenize
 from smalti.cli.encode import encode
 from smalti.cli.evaluate import evaluate
 from smalti.cli.latent_stats import latent_stats
@@ -20,6 +21,8 @@ from smalti.cli.recipes import recipes
 from smalti.cli.reconstruct import reconstruct
 from smalti.cli.report import report
 from smalti.cli.sample import sample
+from smalti.cli.tokenize import tokenize
+from smalti.cli.tokens import tokens
 from smalti.cli.train import train
 from smalti.registry import UserError
 
@@ -89,6 +92,9 @@ app.command()(evaluate)
 app.command()(compare)
 app.command()(reconstruct)
 app.command()(encode)
+app.command()(tokenize)
+app.command()(detokenize)
+app.command()(tokens)
 app.command()(convert)
 app.command("latent-stats")(latent_stats)
 app.command()(sample)

@@ -58,13 +58,14 @@ def open_model(path: str, device: str, trust_code: bool = False, tile: int | Non
     return model
 
 
-def images_for(channels: int, folder: "Path", reading: "Reading") -> "ImageSource":
+def images_for(channels: int, folder: "Path", reading: "Reading", table: "Path | None" = None) -> "ImageSource":
     """The images of a folder, read with as many channels as a model takes: grey, colour or with alpha.
 
     Args:
         channels: of the model's images.
         folder: where they are.
         reading: how their files are read.
+        table: a CSV file of their other columns.
 
     Raises:
         UserError: if image files have no such number of channels, or there is no image.
@@ -75,6 +76,7 @@ def images_for(channels: int, folder: "Path", reading: "Reading") -> "ImageSourc
         raise UserError(f"the model takes images of {channels} channels: expected 1, 3 or 4 for files")
     return ImageFolder(
         str(folder),
+        table=None if table is None else str(table),
         image_channels=channels,  # type: ignore[arg-type]
         max_pixels=reading.max_pixels,
         value_range=reading.value_range,

@@ -1,7 +1,6 @@
 """``smalti evaluate``: how good tokenizers are on a folder of images, under a protocol."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,8 @@ import typer
 
 from smalti.cli._images import Background, MaxPixels, ValueRange, reading_of
 from smalti.cli._model import FLOAT, TrustCode, images_for
-from smalti.cli._options import BatchSize, Device, Size, check_room, device_of, whole_number
+from smalti.cli._options import BatchSize, Device, Size, check_room, whole_number
+from smalti.cli._ranks import device_of_rank, ranks
 from smalti.registry import UserError
 from smalti.writing import to_json
 
@@ -81,7 +81,7 @@ def evaluate(
         raise UserError("expected MODEL... and --data DIR")
     wanted = [] if metrics is None else metrics.replace(" ", "").split(",")
     reading, under = reading_of(max_pixels, value_range, background), _protocol(protocol, size)
-    with _ranks() as rank:
+    with ranks() as rank:
         results = []
         for words in models:
             where = _folder(out, words, len(models), models)
@@ -107,9 +107,8 @@ def _question(
     """The adapter of some words and the images that it is to be measured on."""
     from smalti.evaluation.opening import IMAGES, open_adapter
     from smalti.evaluation.passing import Question
-    from smalti.nn.distributed import rank, world_size
 
-    place = device_of(f"cuda:{rank()}" if device == "auto" and world_size() > 1 and _has_gpus() else device)
+    place = device_of_rank(device)
     if words.startswith(IMAGES):
         source = images_for(3, data, reading)
         adapter = open_adapter(words, originals=source.names)
@@ -117,12 +116,6 @@ def _question(
         adapter = open_adapter(words, trust_code=trust_code)
         source = images_for(adapter.image_channels, data, reading)
     return Question(adapter=adapter, source=source, path=str(data), protocol=protocol, device=place)
-
-
-def _has_gpus() -> bool:
-    import torch
-
-    return torch.cuda.device_count() > 1
 
 
 def _set(question: "Question", metrics: Sequence[str], batch: int, limit: int | None, where: Path | None) -> "Question":
@@ -208,20 +201,3 @@ def _show(results: Sequence["Result"], as_json: bool) -> None:
     name = f"{result.protocol['name']} ({result.protocol['hash']})"
     typer.echo(f"{result.samples} images{limited} in {result.seconds:.1f} s under {name}")
     print_rows(result.numbers, result.intervals)
-
-
-@contextmanager
-def _ranks() -> Iterator[int]:
-    """Within, the processes that torchrun started know of each other; the number of this one."""
-    import os
-
-    import torch
-
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.distributed.is_initialized():
-        yield int(os.environ.get("RANK", "0")) if torch.distributed.is_initialized() else 0
-        return
-    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        yield torch.distributed.get_rank()
-    finally:
-        torch.distributed.destroy_process_group()

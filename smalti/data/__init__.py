@@ -1,5 +1,6 @@
 """Data: where images come from, how they are cropped, and the seeded order in which they are seen."""
 
+import random
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -29,8 +30,9 @@ class Items(Protocol):
 class ImageSource(Part):
     """Base of all data sets: numbered items, each a mapping of column name to Pillow image, array, number or string.
 
-    ``columns`` are the names every item has, ``image`` among them; ``names`` are the names of the items, for reports;
-    ``labels`` are their classes, where these are known before items are read. Reading an item is deterministic.
+    ``columns`` are the names every item has, ``image`` among them unless the items are no images; ``names`` are the
+    names of the items, for reports; ``labels`` are their classes, where these are known before items are read. Reading
+    an item is deterministic.
     ``locations`` are the options that say where the items lie and not what they are: a run may be resumed with others.
     """
 
@@ -64,6 +66,13 @@ class ImageSource(Part):
         Raises:
             UnreadableImageError: if this one item cannot be decoded.
         """
+
+    def draw(self, index: int, rng: random.Random) -> dict[str, Any]:
+        """Item ``index`` as training sees it: a source that has several views of one draws a view with ``rng``.
+
+        What is drawn depends on (seed, epoch, index) alone, as the augmentation that follows does.
+        """
+        return self[index]
 
     def place_of(self, index: int) -> str:
         """Where item ``index`` is described, for messages: its name, or a file and a row."""

@@ -1,10 +1,12 @@
 """What sources of stored images share: the options of reading, and an image of any column by them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from smalti.data import MASK_COLUMNS, UnreadableImageError
-from smalti.data._decoding import Mode, Reading, read_image
+from smalti.data._decoding import Mode, Reading, read_image, read_size
 from smalti.data._depth import File
 from smalti.registry import UserError
 
@@ -48,10 +50,30 @@ class Decoder:
             UserError: if the file system fails.
         """
         mode = MODES[self.image_channels] if column == "image" else "L" if column in MASK_COLUMNS else "RGB"
-        named = place or str(file if isinstance(file, Path) else "an image")
-        try:
+        with _told_of(place or _named(file)):
             return read_image(file, mode, self.reading_of(column))
-        except ValueError as error:
-            raise UnreadableImageError(f"{named}: {error}") from error
-        except OSError as error:
-            raise UserError(f"{named}: {error.strerror or error}") from error
+
+    def size(self, file: File, place: str = "") -> tuple[int, int]:
+        """Height and width of an image, from the header of its file where that is enough.
+
+        Raises:
+            UnreadableImageError: if it is damaged.
+            UserError: if the file system fails.
+        """
+        with _told_of(place or _named(file)):
+            return read_size(file, self.reading)
+
+
+@contextmanager
+def _told_of(place: str) -> Iterator[None]:
+    """Within, what goes wrong is of this file."""
+    try:
+        yield
+    except ValueError as error:
+        raise UnreadableImageError(f"{place}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{place}: {error.strerror or error}") from error
+
+
+def _named(file: File) -> str:
+    return str(file) if isinstance(file, Path) else "an image"

@@ -24,7 +24,7 @@ from threading import RLock
 from typing import Annotated, BinaryIO, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pydantic import AfterValidator, Field
 
 from smalti.data._depth import FULL, File, is_deep, is_one_channel, opened, samples, to_eight_bits, type_maximum
@@ -90,6 +90,24 @@ class Reading:
         return _BACKGROUNDS.get(self.background) or _colour(self.background)
 
 
+def read_size(file: File, reading: Reading | None = None) -> tuple[int, int]:
+    """Height and width that ``read_image`` would give, from the header of the file where that is enough.
+
+    Raises:
+        ValueError: with the reason, if the file is no image.
+        OSError: if the file system fails.
+    """
+    reading = reading or Reading()
+    with _read_from(reading):
+        with opened(file) as stream, _opened(stream, reading) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
+            if not is_deep(image):
+                return (width, height) if turned else (height, width)
+        width, height = _decoded(file, "RGB", reading).size
+        return height, width
+
+
 class Survey(NamedTuple):
     """What a first look at files found: name -> what is wrong, and the names of those with more than 8 bits."""
 
@@ -112,13 +130,8 @@ def read_image(file: File, mode: Mode, reading: Reading | None = None) -> Image.
     reading = reading or Reading()
     if mode == "RGBA" and reading.colour is not None:
         raise ValueError(f"background={reading.background!r}: expected 'drop' where alpha is kept")
-    with _prepared(reading):
-        try:
-            return _decoded(file, mode, reading)
-        except _DAMAGE as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # a failing disk is no damaged file
-            raise ValueError(_reason(error, reading)) from error
+    with _read_from(reading):
+        return _decoded(file, mode, reading)
 
 
 def survey(files: Sequence[tuple[str, Path]], verify: Verify, reading: Reading) -> Survey:
@@ -151,6 +164,18 @@ def spread(files: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
     """A few of the files, evenly spread."""
     step = -(-len(files) // _LOOKED_AT) or 1
     return list(files[::step])
+
+
+@contextmanager
+def _read_from(reading: Reading) -> Iterator[None]:
+    """Within, what is wrong with a file is a ``ValueError`` that says so."""
+    with _prepared(reading):
+        try:
+            yield
+        except _DAMAGE as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # a failing disk is no damaged file
+            raise ValueError(_reason(error, reading)) from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ A source has groups of entries, each a name and its mark: a size in bytes, or an
 A source that says nothing of itself is known by its length, and by the names and labels of its items if it has them.
 """
 
+import hashlib
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,6 +58,15 @@ def _one_each(values: Any, count: int) -> Iterable[Any] | None:
     plain = getattr(values, "tolist", None)  # arrays and tensors are slow to read one by one
     values = plain() if callable(plain) else values
     return values if isinstance(values, Sequence) and len(values) == count else None
+
+
+def names_hash(source: Any) -> str:
+    """SHA-256 of the names of all items, and of the sizes of their files where they have any."""
+    found = hashlib.sha256()
+    for group, entries in fingerprint_of(source, "data").items():
+        for entry in entries:
+            found.update(f"{group} {entry}\n".encode())
+    return found.hexdigest()
 
 
 def sized(names: Iterable[str], paths: Iterable[str | os.PathLike[str]]) -> Entries:

@@ -4,6 +4,7 @@ An index outside of a table of embeddings is an obscure error on a CPU, and on a
 """
 
 import operator
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,16 @@ class _Checked(ImageSource):
             UserError: if it has no label, or one that is no class.
         """
         return self._checked(self.source[index], _place_of(self.source, index))
+
+    def draw(self, index: int, rng: random.Random) -> dict[str, Any]:
+        """Item ``index`` as the source draws it.
+
+        Raises:
+            UserError: as for items.
+        """
+        draw = getattr(self.source, "draw", None)
+        item = self.source[index] if draw is None else draw(index, rng)
+        return self._checked(item, _place_of(self.source, index))
 
     def stream(self, epoch: int, seed: int, skip: int) -> Iterator[Mapping[str, Any]]:
         """Rows of a source that is a stream."""

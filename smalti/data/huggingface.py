@@ -109,6 +109,15 @@ class HuggingFace(ImageSource):
             raise UserError(f"{self.path} is streamed: its rows come in order, for training only; streaming: false")
         return self.item(self._data[index], self.place_of(index))
 
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of the image in row ``index``, from the header of its file where that is enough.
+
+        Raises:
+            UnreadableImageError: if it is damaged.
+        """
+        place = self.place_of(index)
+        return self._decoder.size(_content(self._data[index][self._there["image"]], place), place)
+
     def stream(self, epoch: int, seed: int, skip: int) -> Iterator[Mapping[str, Any]]:
         """Rows of an epoch as they are stored, in the order that (seed, epoch) gives; ``item`` decodes one.
 

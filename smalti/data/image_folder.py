@@ -122,6 +122,14 @@ class ImageFolder(ImageSource):
             item[name] = self._decoder.read(paths[index], name)
         return item | {name: values[index] for name, values in self._table.columns.items()}
 
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of image ``index``, from the header of its file where that is enough.
+
+        Raises:
+            UnreadableImageError: if it is damaged.
+        """
+        return self._decoder.size(self.folder / self.names[index])
+
     def place_of(self, index: int) -> str:
         """The table and the row that say what belongs to item ``index``."""
         return self._table.place_of(self.names[index])

@@ -114,8 +114,9 @@ class BatchLoader:
         Workers live as long as the iterator: close it (``contextlib.closing``) or drop it.
 
         Returns:
-            Batches with columns ``image`` uint8 (B, C, H, W), ``index`` and ``position`` int64 (B,), and the columns
-            of the source: images as uint8 (B, C, H, W), numbers as (B,), text as a list.
+            Batches with ``index`` and ``position`` int64 (B,), and the columns of the source: images as uint8
+            (B, C, H, W), ``image`` among them unless its items are none; arrays as (B, ...), numbers as (B,), text as a
+            list.
 
         Raises:
             UserError: if images of one batch differ in size, or if none can be read.
@@ -193,14 +194,12 @@ class _MicroBatches(Dataset[Any]):
 
     def _sample(self, position: int, unreadable: dict[int, str]) -> Columns:
         epoch, index = self.stream[position]
-        item, index = _next_readable(self.source, index, unreadable)
-        return self._made(item, epoch, index, position)
+        item, index, rng = _next_readable(self.source, index, f"{self.stream.seed}/{epoch}", unreadable)
+        return {**_transformed(item, self.transform, rng), "index": index, "position": position}
 
     def _row(self, rows: Rows, position: int, unreadable: dict[int, str]) -> Columns:
         item, found = rows.readable(position, unreadable)
-        return self._made(item, *divmod(found, rows.size), position)
-
-    def _made(self, item: Columns, epoch: int, index: int, position: int) -> Columns:
+        epoch, index = divmod(found, rows.size)
         rng = random.Random(f"{self.stream.seed}/{epoch}/{index}")
         return {**_transformed(item, self.transform, rng), "index": index, "position": position}
 
@@ -229,15 +228,16 @@ def _described(error: BaseException, what: str) -> UserError:
     return found
 
 
-def _read(source: ImageSource, index: int) -> Columns:
-    """Item ``index``, whoever wrote the source.
+def _read(source: ImageSource, index: int, rng: random.Random | None = None) -> Columns:
+    """Item ``index``, whoever wrote the source; as it draws it where ``rng`` is given.
 
     Raises:
         UnreadableImageError: if it says so.
         UserError: for anything else that goes wrong, with the item's number, and its name if it has one.
     """
+    draw = getattr(source, "draw", None)  # a source from elsewhere need not have it
     try:
-        return source[index]
+        return source[index] if rng is None or draw is None else draw(index, rng)
     except (UserError, UnreadableImageError):
         raise
     except (Exception, SystemExit) as error:
@@ -251,9 +251,9 @@ def evaluation_batches(
 ) -> Iterator[Columns]:
     """Every item once, in order: rank r takes items r, r + world_size, ...
 
-    A batch ends early where the size of the images changes, so whole images of different sizes come one by one; the
-    last batch may be smaller. An item that cannot be decoded is named in the log and left out. A random crop depends
-    on the index alone.
+    A batch ends early where the size of the images changes (of the arrays, where items are no images), so whole images
+    of different sizes come one by one; the last batch may be smaller. An item that cannot be decoded is named in the
+    log and left out. A random crop depends on the index alone.
 
     Args:
         source: where items come from.
@@ -273,7 +273,7 @@ def evaluation_batches(
             log.warning("left out: %s", error)
             continue
         values = _transformed(item, transform, random.Random(f"evaluation/{index}"))
-        if samples and (len(samples) == batch_size or samples[0]["image"].shape != values["image"].shape):
+        if samples and (len(samples) == batch_size or _shapes(samples[0]) != _shapes(values)):
             yield _collate(samples)
             samples = []
         samples.append({**values, "index": index, "position": index})
@@ -305,12 +305,15 @@ def to_device(batch: Columns, device: torch.device | str, dtype: torch.dtype = t
     return moved
 
 
-def _next_readable(source: ImageSource, index: int, unreadable: dict[int, str]) -> tuple[Columns, int]:
-    """Item ``index``, or the next one that can be read, and its index; notes what was ``unreadable``."""
+def _next_readable(
+    source: ImageSource, index: int, key: str, unreadable: dict[int, str]
+) -> tuple[Columns, int, random.Random]:
+    """Item ``index``, or the next one that can be read, its index and its randomness; notes what was ``unreadable``."""
     for step in range(len(source)):
         other = (index + step) % len(source)
+        rng = random.Random(f"{key}/{other}")
         try:
-            return _read(source, other), other
+            return _read(source, other, rng), other, rng
         except UnreadableImageError as error:
             unreadable[other] = str(error)
     raise UserError(f"none of {len(source)} images can be read; the last: {unreadable[other]}")
@@ -318,7 +321,17 @@ def _next_readable(source: ImageSource, index: int, unreadable: dict[int, str]) 
 
 def _transformed(item: Columns, transform: Transform, rng: random.Random) -> Columns:
     images = {name: value for name, value in item.items() if isinstance(value, Image.Image)}
-    return {**item, **transform(images, rng)}
+    if images:
+        return {**item, **transform(images, rng)}
+    if isinstance(transform, Transform) and transform != Transform():
+        raise UserError(f"transform: {transform}: these items are no images ({', '.join(item)}); leave it out")
+    return item
+
+
+def _shapes(sample: Columns) -> list[tuple[int, ...]]:
+    """Of the image; of an item that is none, of all its arrays."""
+    arrays = [sample["image"]] if "image" in sample else sample.values()
+    return [tuple(value.shape) for value in arrays if isinstance(value, (Tensor, np.ndarray))]
 
 
 def _collate(samples: list[Columns]) -> Columns:

@@ -112,6 +112,15 @@ class WebDataset(ImageSource):
                 item[name] = self._value(index, sample, wanted, name)
         return item
 
+    def size_of(self, index: int) -> tuple[int, int]:
+        """Height and width of image ``index``, from the header of its file where that is enough.
+
+        Raises:
+            UnreadableImageError: if it is damaged.
+        """
+        sample, suffix = self._samples[index]
+        return self._decoder.size(self._content(sample, suffix), self.names[index])
+
     def fingerprint(self) -> Mapping[str, Entries]:
         """Images and the files of columns, each with its size in bytes."""
         groups: dict[str, Entries] = {"images": self._sizes(None)}
@@ -134,13 +143,15 @@ class WebDataset(ImageSource):
                 raise UserError(f"columns.{column}: {self._name(sample, '')} has no file .{member}, only {has}")
 
     def _image(self, index: int, sample: Sample, suffix: str, column: str) -> Any:
-        content = read_span(self.archives[sample.archive], sample.members[suffix])
-        return self._decoder.read(content, column, self.names[index])
+        return self._decoder.read(self._content(sample, suffix), column, self.names[index])
+
+    def _content(self, sample: Sample, member: str) -> bytes:
+        return read_span(self.archives[sample.archive], sample.members[member])
 
     def _value(self, index: int, sample: Sample, suffix: str, column: str) -> Any:
         member = _member_of(suffix)
         entry = suffix.removeprefix(member).removeprefix(".")
-        content = read_span(self.archives[sample.archive], sample.members[member])
+        content = self._content(sample, member)
         try:
             return _parsed(content, member, entry)
         except (ValueError, KeyError, TypeError, EOFError) as error:

@@ -8,11 +8,11 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from smalti.metrics import Observation
 from smalti.metrics.bits_per_pixel import stored_bits
+from smalti.nn.hashing import hash_of
 from smalti.nn.padding import pad_to_multiple
 from smalti.outputs import BottleneckOutput
 
@@ -115,15 +115,3 @@ class Ours(Coder):
         """Latents (B, C', h, w) to images (B, C, H, W)."""
         found: Tensor = self.model.decode(latent)
         return found
-
-
-def hash_of(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and values of tensors, sorted by name."""
-    import hashlib
-
-    found = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name].detach().cpu().contiguous()
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.flatten().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from smalti.data import ImageSource
-from smalti.data._fingerprint import fingerprint_of
+from smalti.data._fingerprint import names_hash
 from smalti.data.loader import evaluation_batches, to_device
 from smalti.evaluation._crops import Framing
 from smalti.evaluation._metrics import metrics_of, under_protocol
@@ -223,25 +223,16 @@ def _key(question: Question, chosen: Mapping[str, Metric], total: int) -> str:
         list(chosen),
         total,
         world_size(),
-        _names_hash(question.source),
+        names_hash(question.source),
     )
     return hashlib.sha256(repr(told).encode()).hexdigest()
-
-
-def _names_hash(source: ImageSource) -> str:
-    """SHA-256 of the names of all items, and of the sizes of their files where they have any."""
-    found = hashlib.sha256()
-    for group, entries in fingerprint_of(source, "data").items():
-        for entry in entries:
-            found.update(f"{group} {entry}\n".encode())
-    return found.hexdigest()
 
 
 def _data(question: Question) -> dict[str, Any]:
     found: dict[str, Any] = {
         "path": question.path,
         "images": len(question.source),
-        "names_sha256": _names_hash(question.source),
+        "names_sha256": names_hash(question.source),
     }
     if question.contents:
         found["contents_sha256"] = contents_hash(question.source)

@@ -1,1 +1,4 @@
-"""The token store: what a tokenizer made of a data set, memory-mapped, in shards with checksums."""
+"""The token store: what a tokenizer made of a data set, memory-mapped, in shards with checksums.
+
+>>> from smalti.tokens.store import TokenStore
+"""

@@ -13,13 +13,13 @@ from torch import multiprocessing
 
 from smalti.data.image_folder import ImageFolder
 from smalti.evaluation import passing
-from smalti.evaluation.adapters import hash_of
 from smalti.evaluation.intervals import interval
 from smalti.evaluation.opening import open_adapter
 from smalti.evaluation.passing import Question, contents_hash, measure
 from smalti.evaluation.protocol import protocol_named
 from smalti.evaluation.results import Result, read_result, schema
 from smalti.metrics._uniform_ssim import uniform_ssim
+from smalti.nn.hashing import hash_of
 from smalti.registry import UserError
 from tests.evaluation.tokenizers import photos
 
