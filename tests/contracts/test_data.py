@@ -42,19 +42,21 @@ def make(tmp_path: Path) -> Any:
     """Builds a source; a demanded ``path`` is a folder of three small images with an archive of them, or a store."""
     small(tmp_path / "store", views=3)
 
+    images = tmp_path / "images"
+    images.mkdir()
+
     def build_source(cls: type[ImageSource]) -> ImageSource:
-        for number in range(3):
-            shape = (20 + number, 18, 3)
-            pixels = np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-        with tarfile.open(tmp_path / "three.tar", "w") as archive:
+        with tarfile.open(images / "three.tar", "w") as archive:
             for number in range(3):
-                archive.add(tmp_path / f"{number}.png", f"{number}.png")
+                shape = (20 + number, 18, 3)
+                pixels = np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
+                Image.fromarray(pixels).save(images / f"{number}.png")
+                archive.add(images / f"{number}.png", f"{number}.png")
         demanded = [
             name for name, option in option_parameters(cls).items() if option.default is inspect.Parameter.empty
         ]
         assert set(demanded) <= {"path"}, "a source needs an example here"
-        return cls(**dict.fromkeys(demanded, str(tmp_path / "store" if cls is Tokens else tmp_path)))
+        return cls(**dict.fromkeys(demanded, str(tmp_path / "store" if cls is Tokens else images)))
 
     return build_source
 
