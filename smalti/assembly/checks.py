@@ -219,20 +219,29 @@ def _images(recipe: Recipe, name: str, model: Any, discriminator: Any) -> Iterat
         if name == "data":
             yield Problem(f"{place}.transform", "training needs images of one size: give a size and a crop")
         return
+    yield from _sides(transform, place, model, discriminator)
+
+
+def _sides(transform: Transform, place: str, model: Any, discriminator: Any) -> Iterator[Problem]:
+    """Whether crops of a known size fit the networks."""
     sides = " x ".join(str(side) for side in transform.shape)
     factor = getattr(model, "factor", 1)
     if any(side % factor for side in transform.shape):
         yield Problem(
             f"{place}.transform.size", f"{sides} pixels: expected both divisible by the model's factor {factor}"
         )
+    if transform.buckets is not None and transform.buckets.step % factor:
+        step = transform.buckets.step
+        yield Problem(f"{place}.transform.buckets.step", f"{step}: expected a multiple of the model's factor {factor}")
     for network, made in (("model", model), ("discriminator", discriminator)):
         exact = getattr(made, "image_size", None)
-        if exact is not None and tuple(exact) != tuple(transform.shape):
-            wanted = " x ".join(map(str, exact))
-            yield Problem(f"{place}.transform.size", f"{sides} pixels: {network}.image_size is {wanted}")
+        if exact is not None and any(tuple(exact) != shape for shape in transform.shapes):
+            what = f"{sides} pixels" if transform.buckets is None else "buckets of many sizes"
+            yield Problem(f"{place}.transform.size", f"{what}: {network}.image_size is {' x '.join(map(str, exact))}")
             return
     smallest = getattr(discriminator, "smallest_size", 1)
-    if min(transform.shape) < smallest:
+    if (least := min(map(min, transform.shapes))) < smallest:
+        sides = sides if transform.buckets is None else f"a bucket with a side of {least}"
         yield Problem(f"{place}.transform.size", f"{sides} pixels: the discriminator needs at least {smallest}")
 
 

@@ -15,6 +15,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from smalti.assembly.sections import Recipe, TermSpec
 from smalti.config import Problem, Spec
 from smalti.data import ImageSource
+from smalti.data._buckets import bucket_shapes
 from smalti.extractors import Extractor
 from smalti.nn.budget import within_budget
 from smalti.nn.meta import on_meta_device
@@ -211,7 +212,7 @@ def _channels(model: Any) -> int:
 
 
 def image_shape(recipe: Recipe, model: Any, name: str) -> Shape | None:
-    """(C, H, W) of the images of a section; None where whole images are taken."""
+    """(C, H, W) of the images of a section, of buckets the narrowest; None where whole images are taken."""
     section = recipe.specs.get(name)
     if name == "validation" and isinstance(section, Spec):
         section = section.arguments.get("data")
@@ -220,4 +221,8 @@ def image_shape(recipe: Recipe, model: Any, name: str) -> Shape | None:
     if size is None:
         return None
     height, width = (size, size) if isinstance(size, int) else size
+    buckets = transform.arguments.get("buckets") if isinstance(transform, Spec) else None
+    if isinstance(buckets, Spec) and isinstance(size, int):
+        made = buckets.build()
+        height, width = min(bucket_shapes(size, made.step, made.ratio), key=min, default=(size, size))
     return _channels(model), height, width

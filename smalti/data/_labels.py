@@ -55,6 +55,7 @@ class _Checked(ImageSource):
         self.columns = getattr(source, "columns", self.columns)
         self.image_channels = getattr(source, "image_channels", self.image_channels)
         self.streamed = getattr(source, "streamed", False)
+        self.size_of = getattr(source, "size_of", None)
 
     def __len__(self) -> int:
         """Number of items."""

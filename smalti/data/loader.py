@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from smalti.data import MASK_COLUMNS, ImageSource, UnreadableImageError
+from smalti.data._buckets import BucketStream, sizes_of
 from smalti.data._streaming import Rows, StreamedBatches
 from smalti.data.transforms import Transform
 from smalti.explain import explain
@@ -55,6 +56,10 @@ class SampleStream:
         if epoch != self._epoch:
             self._epoch, self._order = epoch, self.permutation(epoch)
         return epoch, int(self._order[offset])
+
+    def shape_of(self, position: int) -> tuple[int, int] | None:
+        """None: what the transform gives."""
+        return None
 
     def permutation(self, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """The order of ``epoch``, int64 with shape (n,).
@@ -165,7 +170,11 @@ class _MicroBatches(Dataset[Any]):
         self.source = source
         self.transform = transform
         self.batch_size = batch_size
-        self.stream = SampleStream(len(source), seed)
+        self.stream: SampleStream | BucketStream = SampleStream(len(source), seed)
+        if getattr(transform, "buckets", None) is not None:
+            if getattr(source, "streamed", False):
+                raise UserError("transform.buckets: a stream does not say how large its images are: streaming: false")
+            self.stream = BucketStream(sizes_of(source), transform.shapes, batch_size * world_size, seed)
         self.rank = rank
         self.world_size = world_size
 
@@ -195,7 +204,9 @@ class _MicroBatches(Dataset[Any]):
     def _sample(self, position: int, unreadable: dict[int, str]) -> Columns:
         epoch, index = self.stream[position]
         item, index, rng = _next_readable(self.source, index, f"{self.stream.seed}/{epoch}", unreadable)
-        return {**_transformed(item, self.transform, rng), "index": index, "position": position}
+        shape = self.stream.shape_of(position)
+        transform = self.transform if shape is None else self.transform.to(shape)
+        return {**_transformed(item, transform, rng), "index": index, "position": position}
 
     def _row(self, rows: Rows, position: int, unreadable: dict[int, str]) -> Columns:
         item, found = rows.readable(position, unreadable)

@@ -7,7 +7,7 @@ guided-diffusion loader (Dhariwal & Nichol, arXiv:2105.05233), which FQGAN and L
 import math
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -17,11 +17,25 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from smalti.data._buckets import bucket_shapes, nearest_shape
 from smalti.registry import UserError
 
 Crop = Literal["none", "resize", "center", "random", "adm_center", "adm_random"]
 Size = Annotated[int, Field(ge=1)]
 _Step = Callable[[Image.Image, Image.Resampling, Image.Resampling], Image.Image]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buckets:
+    """Shapes for images of mixed aspect ratios, each of about as many pixels as the square ``size`` x ``size``.
+
+    Args:
+        step: divides all sides; a multiple of the model's factor.
+        ratio: the long side is at most so many times the short one.
+    """
+
+    step: Size = 32
+    ratio: Annotated[float, Field(ge=1)] = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +65,8 @@ class Transform:
         fast: cut the crop out of the decoded image and resize only that, in one antialiased bicubic step of torch. Half
             of the time, with the same draws; but edges of the crop fall on whole pixels of the source, so the images
             are not pixel for pixel those of the default, which measurements should use.
+        buckets: crop to the shape of about ``size`` squared pixels that is nearest to the image's own aspect ratio, so
+            that little is cut away; a batch has one shape (as trainers of diffusion models do since NovelAI, 2022).
     """
 
     size: Size | tuple[Size, Size] | None = None
@@ -59,6 +75,7 @@ class Transform:
     min_crop_fraction: Annotated[float, Field(gt=0, le=1)] = 0.8
     max_crop_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     fast: bool = False
+    buckets: Buckets | None = None
 
     def __post_init__(self) -> None:
         if (self.size is None) != (self.crop == "none"):
@@ -69,6 +86,9 @@ class Transform:
         if not 0 < self.min_crop_fraction <= self.max_crop_fraction <= 1:
             fractions = f"{self.min_crop_fraction!r}, max_crop_fraction={self.max_crop_fraction!r}"
             raise ValueError(f"min_crop_fraction={fractions}: expected 0 < min <= max <= 1")
+        if self.buckets is not None and (not isinstance(self.size, int) or self.size % self.buckets.step):
+            step = self.buckets.step
+            raise ValueError(f"size={self.size!r}: expected one number with buckets, divisible by their step {step}")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -80,6 +100,21 @@ class Transform:
         if self.size is None:
             raise ValueError("size=None: the size of a whole image is not known in advance")
         return (self.size, self.size) if isinstance(self.size, int) else (self.size[0], self.size[1])
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Every height and width that may come out, from tall to wide.
+
+        Raises:
+            ValueError: if the whole image comes out.
+        """
+        if self.buckets is None:
+            return (self.shape,)
+        return bucket_shapes(self.shape[0], self.buckets.step, self.buckets.ratio)
+
+    def to(self, shape: tuple[int, int]) -> "Transform":
+        """The same crop to one shape, without buckets."""
+        return replace(self, size=shape, buckets=None)
 
     def __call__(self, images: Mapping[str, Image.Image], rng: random.Random) -> dict[str, Tensor]:
         """Applies one draw from ``rng`` to all image columns of an item.
@@ -98,6 +133,9 @@ class Transform:
         for name, value in images.items():
             if value.size != size:
                 raise UserError(f"column {name!r} is {_words(value.size)} pixels, its image is {_words(size)}")
+        if self.buckets is not None:
+            shapes = self.shapes
+            return self.to(shapes[nearest_shape(shapes, (size[1], size[0]))])(images, rng)
         if self.fast and self.crop != "none":
             box, mirrored = self._box(size, rng), self.flip and rng.random() < 0.5
             return {
