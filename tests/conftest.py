@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.browser import browser, open_page  # noqa: F401
+
 GOLDEN = Path(__file__).parent / "golden"
 TABLES = tempfile.mkdtemp(prefix="smalti-tests-")  # what data sets are turned into on the way
 os.environ["HF_DATASETS_CACHE"] = TABLES
