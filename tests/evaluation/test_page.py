@@ -1,4 +1,4 @@
-"""The page of a comparison in a browser: it sorts, its sliders uncover, it says nothing on the console and asks nobody."""
+"""The page of a comparison in a browser: it sorts, its sliders uncover, its console is silent, it asks nobody."""
 
 import json
 import re
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from smalti.cli._app import app
 from smalti.evaluation._plot import plot, ticks
 from tests.browser import PHONE, Opened
 from tests.cli.conftest import Verb, smalti_cli  # noqa: F401
@@ -17,15 +19,17 @@ from tests.evaluation.tokenizers import photos
 TOKENIZERS = ("jpeg:q=80", "webp:q=20", "jpeg:q=5", "png")
 
 
-@pytest.fixture(name="written")
-def _written(smalti_cli: Verb, tmp_path: Path) -> Path:  # noqa: F811
+@pytest.fixture(name="written", scope="module")
+def _written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page of four codecs on three images, written by the command."""
-    data, out = photos(tmp_path / "in", 3), tmp_path / "out"
-    done = smalti_cli("evaluate", *TOKENIZERS, "--data", data, "--protocol", "smalti@64", "--out", out)
-    assert done.exit_code == 0, done.output
-    folders = [out / re.sub(r"\W", "-", name) for name in TOKENIZERS]
-    assert smalti_cli("compare", *folders, "--html", tmp_path / "page.html").exit_code == 0
-    return tmp_path / "page.html"
+    folder = tmp_path_factory.mktemp("compared")
+    data, out, page = photos(folder / "in", 3), folder / "out", folder / "page.html"
+    of = [out / re.sub(r"\W", "-", name) for name in TOKENIZERS]
+    common = ["--data", data, "--protocol", "smalti@64", "--out", out]
+    for words in (["evaluate", *TOKENIZERS, *common], ["compare", *of, "--html", page]):
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+    return page
 
 
 def column(opened: Opened, number: int) -> list[str]:
