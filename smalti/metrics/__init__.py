@@ -1,8 +1,8 @@
 """Metrics: how good a reconstruction or a codebook is. Recipes name them; torchmetrics accumulates them."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -24,6 +24,8 @@ class Observation:
         bottleneck: what stood between them.
         codebook_sizes: name -> number of codes.
         bits: what each image takes to store, with shape (B,); None: what its tokens or the numbers of its latent take.
+        ablations: codebook -> what makes the reconstruction (B, C, H, W) with that one at its mean code; of tokenizers
+            with several that can decode them apart.
     """
 
     target: Tensor
@@ -31,6 +33,7 @@ class Observation:
     bottleneck: BottleneckOutput
     codebook_sizes: Mapping[str, int]
     bits: Tensor | None = None
+    ablations: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
 
 
 class Metric(Part):
