@@ -1,6 +1,7 @@
 """The pass: every image once through a tokenizer, under a protocol, measured; it may be killed and gone on with."""
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from smalti.evaluation.partial import Partial
 from smalti.evaluation.protocol import Protocol
 from smalti.evaluation.results import Result, described, versions
 from smalti.metrics import Metric
+from smalti.metrics._jackknife import HIGH, LOW
 from smalti.metrics.evaluation import Evaluation, Examination, evaluating
 from smalti.nn.distributed import is_distributed, rank, world_size
 from smalti.registry import UserError
@@ -97,7 +99,7 @@ def measure(question: Question, progress: Progress = lambda done, of, seconds: N
         samples=len(rows),
         limited=total < len(question.source),
         numbers=dict(found.values),
-        intervals=_intervals(rows, found.values, question.protocol),
+        intervals=_intervals(rows, found.values),
         cautions={**found.cautions, **found.left_out, **cautions(question.protocol, len(rows))},
         images=rows,
         versions=versions(),
@@ -200,14 +202,15 @@ def _lost(rows: Sequence[Mapping[str, Any]], total: int) -> str:
     return f"{total - len(rows)} of {total} images could not be read and are left out"
 
 
-def _intervals(
-    rows: Sequence[Mapping[str, Any]], values: Mapping[str, float], protocol: Protocol
-) -> dict[str, tuple[float, float]]:
+def _intervals(rows: Sequence[Mapping[str, Any]], values: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Of means over images, and of numbers whose metric tells both ends."""
     found = {}
     for name in values:
         of_images = [row[name] for row in rows if isinstance(row.get(name), float)]
         between = interval(of_images) if of_images else None
-        if between is not None:
+        if name + LOW in values and name + HIGH in values:
+            between = values[name + LOW], values[name + HIGH]
+        if between is not None and all(map(math.isfinite, between)):
             found[name] = between
     return found
 

@@ -2,7 +2,8 @@
 
 Of C channels it is float64 with shape (C + 5, C + 1). The first C + 1 rows are the total that ``_moments`` tells:
 number of positions, means, scatter. Then the sums over positions, from column 1 on, of the third and fourth power
-about the mean, of the KL divergence of the posterior from N(0, 1) and of its variance; column 0 of the last counts its positions.
+about the mean, of the KL divergence of the posterior from N(0, 1) and of its variance; column 0 of the last counts its
+positions.
 """
 
 from collections.abc import Sequence
