@@ -55,6 +55,10 @@ def evaluate(
     inception: Annotated[
         str, typer.Option(help="Weights of the network of fid, kid and their kin: a path, or random (named so).")
     ] = "pretrained",
+    cache: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Keep features of the images for the next model (SMALTI_CACHE)."),
+    ] = True,
     contents: Annotated[bool, typer.Option(help="Hash the contents of all files into the result.")] = False,
     batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
@@ -87,7 +91,7 @@ def evaluate(
             where = _folder(out, words, len(models), models)
             question = _question(words, data, reading, under, device, trust_code)
             question = _set(question, wanted, batch_size, limit, where)
-            question = replace(question, contents=contents, weights=inception)
+            question = replace(question, contents=contents, weights=inception, cache=_cache() if cache else None)
             results.append(_kept(question, where, resume) or _measured(question, where, rank, pictures))
         if rank == 0:
             _show(results, as_json)
@@ -117,6 +121,12 @@ def _question(
         adapter = open_adapter(words, trust_code=trust_code)
         source = images_for(adapter.image_channels, data, reading)
     return Question(adapter=adapter, source=source, path=str(data), protocol=protocol, device=place)
+
+
+def _cache() -> Path:
+    from smalti.extractors._download import cache_folder
+
+    return cache_folder() / "features"
 
 
 def _has_gpus() -> bool:
@@ -167,7 +177,7 @@ def _measured(question: "Question", where: Path | None, rank: int, pictures: int
     from smalti.evaluation.passing import measure
     from smalti.evaluation.pictures import save_worst
 
-    result = measure(question, _progress(question.adapter, rank))
+    result = measure(question, _progress(question.adapter, rank), lambda line: typer.echo(line, err=True))
     for name, reason in result.cautions.items():
         if rank == 0:
             typer.echo(f"{name}: {reason}", err=True)

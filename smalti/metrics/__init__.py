@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -12,6 +12,13 @@ from smalti.registry import Part
 
 if TYPE_CHECKING:
     from torchmetrics import Metric as Accumulator
+
+
+class Keeper(Protocol):
+    """Keeps the features of real images."""
+
+    def features(self, word: str, images: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """Features (B, d) of images (B, C, H, W), kept or computed, of the network and layer that ``word`` tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +33,7 @@ class Observation:
         bits: what each image takes to store, with shape (B,); None: what its tokens or the numbers of its latent take.
         ablations: codebook -> what makes the reconstruction (B, C, H, W) with that one at its mean code; of tokenizers
             with several that can decode them apart.
+        kept: where features of real images are kept; None: nowhere.
     """
 
     target: Tensor
@@ -34,6 +42,7 @@ class Observation:
     codebook_sizes: Mapping[str, int]
     bits: Tensor | None = None
     ablations: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
+    kept: "Keeper | None" = None
 
 
 class Metric(Part):

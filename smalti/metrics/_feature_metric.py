@@ -9,7 +9,15 @@ from torch import Tensor
 from smalti.extractors import Extractor
 from smalti.extractors._inception import Layer
 from smalti.metrics import Metric, Observation
-from smalti.metrics._features import Side, called, chosen_layer, features_of, pooled, published_inception
+from smalti.metrics._features import (
+    Side,
+    called,
+    chosen_layer,
+    features_of,
+    hashed,
+    pooled,
+    published_inception,
+)
 from smalti.metrics._frechet_rows import distances_left_out, total_of_rows
 from smalti.metrics._jackknife import check_groups, ends
 from smalti.metrics._moments import Moments, frechet_distance, moments_of
@@ -43,6 +51,13 @@ class FeatureMetric(Metric):
     def features(self, observation: Observation, side: Side) -> Tensor:
         """Features with shape (B, d) of the real or the made images (B, C, H, W)."""
         return pooled(features_of(self.extractor, observation, side, self.layer))
+
+    def of_real(self, observation: Observation) -> Tensor:
+        """Features with shape (B, d) of the real images (B, C, H, W), those that are kept where there are any."""
+        if observation.kept is None:
+            return self.features(observation, "real")
+        word = hashed(self.extractor, f"{type(self).features.__qualname__} {self.layer}")
+        return observation.kept.features(word, observation.target, lambda: self.features(observation, "real"))
 
     def warnings(self, accumulator: Any) -> tuple[str, ...]:
         """What to know of the number of images, once the value was computed."""
@@ -94,7 +109,7 @@ class FrechetMetric(FeatureMetric):
                 f"reference={self.source!r}: moments of {len(self.reference.mean)} features, but {self.name} has "
                 f"{made.shape[1]}"
             )
-        real = None if self.reference is not None else self.features(observation, "real")
+        real = None if self.reference is not None else self.of_real(observation)
         if not self.groups:
             accumulator.update(real, made)
             return
@@ -139,5 +154,5 @@ class SetsMetric(FeatureMetric):
         """Adds the images of a batch, each with shape (B, C, H, W)."""
         from smalti.metrics._feature_accumulators import image_keys
 
-        real = self.features(observation, "real") if "real" in self.sides else None
+        real = self.of_real(observation) if "real" in self.sides else None
         accumulator.update(real, self.features(observation, "made"), image_keys(observation.target))
