@@ -158,6 +158,20 @@ def test_folders_that_are_no_pairs_are_told(tmp_path: Path) -> None:
     assert "no original of one" in str(caught.value)
 
 
+def test_names_that_differ_in_their_suffix_only_are_paired_by_the_whole_name(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "sub/a.png", "frame.0001.png", "frame.0002.png", "\u00fc \u56fe.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (len(name), 0, 0)).save(tmp_path / name)
+    names = ImageFolder(str(tmp_path)).names
+    adapter: Any = open_adapter(f"images:{tmp_path}", originals=names)
+    assert [names[adapter.index[name]] for name in names] == list(names)
+    with pytest.raises(UserError, match=r"a\.bmp may be a\.jpg or a\.png: expected one of that name"):
+        open_adapter(f"images:{tmp_path}", originals=["a.bmp"])
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(UserError, match="1 files are of several originals that differ in their suffix only"):
+        open_adapter(f"images:{tmp_path}", originals=names)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -49,16 +49,15 @@ def test_a_killed_evaluation_goes_on_and_ends_bit_equal(smalti_cli: Verb, tmp_pa
 
 
 @pytest.mark.slow
-def test_kills_at_random_points_and_again(smalti_cli: Verb, tmp_path: Path) -> None:  # noqa: F811
-    folder = photos(tmp_path / "in", IMAGES, sizes=((20, 24), (22, 18)))
+@pytest.mark.parametrize("seed", range(10))
+def test_kills_at_random_points_and_again(smalti_cli: Verb, tmp_path: Path, seed: int) -> None:  # noqa: F811
+    folder, out = photos(tmp_path / "in", IMAGES, sizes=((20, 24), (22, 18))), tmp_path / "out"
     assert smalti_cli(*words(folder, tmp_path / "straight")).exit_code == 0
-    choice = random.Random(0)
-    for number in range(10):
-        out = tmp_path / str(number)
-        what = choice.choice(sorted(POINTS))
-        killed_at(what, choice.randint(1, POINTS[what]), folder, out)
-        if number % 3 == 0:  # and while it goes on
-            killed_at("picture", choice.randint(1, 4), folder, out)
-        assert smalti_cli(*words(folder, out)).exit_code == 0
-        assert told(out) == told(tmp_path / "straight"), (number, what)
-        assert not list(out.glob(".evaluation-*"))
+    choice = random.Random(seed)
+    what = choice.choice(sorted(POINTS))
+    killed_at(what, choice.randint(1, POINTS[what]), folder, out)
+    if seed % 3 == 0:  # and while it goes on
+        killed_at("picture", choice.randint(1, 4), folder, out)
+    assert smalti_cli(*words(folder, out)).exit_code == 0
+    assert told(out) == told(tmp_path / "straight")
+    assert not list(out.glob(".evaluation-*"))
