@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 RESULT = "evaluation.json"
 
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Keep features of the images for the next model (SMALTI_CACHE).")
+]
+Contents = Annotated[bool, typer.Option(help="Hash the contents of all files into the result.")]
+
 
 def evaluate(
     models: Annotated[
@@ -55,11 +60,8 @@ def evaluate(
     inception: Annotated[
         str, typer.Option(help="Weights of the network of fid, kid and their kin: a path, or random (named so).")
     ] = "pretrained",
-    cache: Annotated[
-        bool,
-        typer.Option("--cache/--no-cache", help="Keep features of the images for the next model (SMALTI_CACHE)."),
-    ] = True,
-    contents: Annotated[bool, typer.Option(help="Hash the contents of all files into the result.")] = False,
+    cache: Cache = True,
+    contents: Contents = False,
     batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",

@@ -89,6 +89,10 @@ def measure(
     has_tokens = bool(question.adapter.codebook_sizes)
     chosen = metrics_of(question.protocol, question.metrics, has_tokens, question.weights)
     total = len(question.source) if question.limit is None else min(question.limit, len(question.source))
+    for name, metric in chosen.items():
+        fewest = int(getattr(metric, "fewest", 1))  # a metric from elsewhere need not say
+        if total < fewest:
+            raise UserError(f"metrics: {name} needs at least {fewest} images, there is {total or 'none'}")
     began = time.perf_counter()
     with _keeping(question, say) as kept:
         found = _passed(question, chosen, total, progress, kept)

@@ -49,14 +49,15 @@ class Metric(Part):
     """Base of all metrics: a light description; ``create`` imports torchmetrics and gives the accumulator.
 
     ``higher_is_better`` defines what "best" means when a recipe monitors the metric; None: it cannot be monitored.
-    Images with a side below ``smallest_size`` are left out of it. Its numbers begin with its short name, or with one of
-    ``aliases`` where that would promise too much.
+    Images with a side below ``smallest_size`` are left out of it; of fewer images than ``fewest`` it says nothing. Its
+    numbers begin with its short name, or with one of ``aliases`` where that would promise too much.
     """
 
     kind = "metric"
     package = "smalti.metrics"
     higher_is_better: bool | None = None
     smallest_size: int = 1
+    fewest: ClassVar[int] = 1
     aliases: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

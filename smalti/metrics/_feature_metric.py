@@ -40,6 +40,7 @@ class FeatureMetric(Metric):
     """
 
     higher_is_better: bool | None = False
+    fewest: ClassVar[int] = 2
     layers: ClassVar[tuple[Layer, ...]] = ("2048", "64", "192", "768")
 
     def __init__(self, extractor: Extractor | None, own: str, foreign: str | None = None) -> None:

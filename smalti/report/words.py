@@ -32,6 +32,8 @@ _QUANTITIES: Mapping[str, tuple[str, str, int]] = {
     "codebook_mutual_information": ("mutual information of codebooks", "bit", 3),
     "codebook_mutual_information_chance": ("mutual information by chance", "bit", 3),
     "bits_per_pixel": ("bits per pixel", "bit", 3),
+    "jpeg_psnr": ("PSNR of JPEG in as many bits", "dB", 2),
+    "jpeg_bits_per_pixel": ("bits per pixel of that JPEG", "bit", 3),
     "codebook_usage": ("codebook usage", "%", 1),
     "usage": ("codebook usage", "%", 1),
     "perplexity": ("codebook perplexity", "codes", 1),
