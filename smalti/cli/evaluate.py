@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 
 RESULT = "evaluation.json"
 
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="MODEL...",
+        help="Runs, saved models, foreign checkpoints, folders of diffusers, Hub repositories; images:DIR (made "
+        "elsewhere), jpeg:q=50, webp:q=50, png; module:object.",
+        show_default=False,
+    ),
+]
 Cache = Annotated[
     bool, typer.Option("--cache/--no-cache", help="Keep features of the images for the next model (SMALTI_CACHE).")
 ]
@@ -30,15 +39,7 @@ Contents = Annotated[bool, typer.Option(help="Hash the contents of all files int
 
 
 def evaluate(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL...",
-            help="Runs, saved models, foreign checkpoints, folders of diffusers, Hub repositories; images:DIR (made "
-            "elsewhere), jpeg:q=50, webp:q=50, png; module:object.",
-            show_default=False,
-        ),
-    ] = None,
+    models: Models = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of images, searched to any depth.", show_default=False)
     ] = None,
@@ -85,15 +86,19 @@ def evaluate(
         return
     if not models or data is None:
         raise UserError("expected MODEL... and --data DIR")
-    wanted = [] if metrics is None else metrics.replace(" ", "").split(",")
+    wanted = metrics.replace(" ", "").split(",") if metrics is not None else []
     reading, under = reading_of(max_pixels, value_range, background), _protocol(protocol, size)
     with _ranks() as rank:
         results = []
         for words in models:
             where = _folder(out, words, len(models), models)
             question = _question(words, data, reading, under, device, trust_code)
-            question = _set(question, wanted, batch_size, limit, where)
-            question = replace(question, contents=contents, weights=inception, cache=_cache() if cache else None)
+            question = replace(
+                _set(question, wanted, batch_size, limit, where),
+                contents=contents,
+                weights=inception,
+                cache=_cache() if cache else None,
+            )
             results.append(_kept(question, where, resume) or _measured(question, where, rank, pictures))
         if rank == 0:
             _show(results, as_json)
