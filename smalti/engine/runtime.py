@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smalti.data.loader import to_device
 from smalti.engine.settings import EngineSettings
+from smalti.nn.postponed import Postponed
 from smalti.registry import UserError
 
 _T = TypeVar("_T")
@@ -37,6 +38,7 @@ class Runtime:
         self.world_size: int = self.accelerator.num_processes
         self.is_main: bool = self.rank == 0
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
+        self.checks = Postponed()
         self._bf16 = settings.precision == "bf16"
         # "auto" is contiguous until channels_last has been timed on a GPU.
         self._format = torch.channels_last if settings.channels_last is True else torch.contiguous_format
@@ -50,6 +52,10 @@ class Runtime:
     def reads_are_free(self) -> bool:
         """Whether a value may be read from the device at every step without stalling it."""
         return self.device.type == "cpu"
+
+    def postponing(self) -> AbstractContextManager[None]:
+        """Within, checks of values on the device leave them in ``checks``, unless they may be read at every step."""
+        return nullcontext() if self.reads_are_free else self.checks.collecting()
 
     def place(self, module: nn.Module) -> None:
         """Moves a module to the device, in the run's precision and memory format."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.chronicle import Chronicle
+from smalti.engine.compiling import compile_parts
 from smalti.engine.data_watch import DataWatch
 from smalti.engine.decoration import decoration
 from smalti.engine.diagnostics import accumulation_warnings, standing_warnings
@@ -29,7 +30,7 @@ from smalti.engine.validation import Examiner, Validation
 from smalti.objectives.phases import Phase
 from smalti.objectives.weight import Clock
 from smalti.outputs import Batch
-from smalti.registry import UserError, suggest
+from smalti.registry import UserError
 
 GO, STOP, FAILED = range(3)  # votes of the ranks on the next step
 
@@ -89,7 +90,7 @@ class Trainer:
         self.phases, self.model = dict(phases), model
         for module in (*self.phases.values(), model):
             self.runtime.place(module)
-        self._compile()
+        compile_parts(model, settings.compile)
         self.players = {
             name: Player(name, self.phases[name], model, spec, settings, self.runtime)
             for name, spec in specs.items()
@@ -123,14 +124,6 @@ class Trainer:
             settings,
             self.runtime,
         )
-
-    def _compile(self) -> None:
-        for name in self.settings.compile:
-            try:
-                self.model.get_submodule(name).compile()
-            except AttributeError as error:
-                known = [place for place, _ in self.model.named_modules() if place]
-                raise UserError(f"engine.compile: the model has no part {name!r}{suggest(name, known)}") from error
 
     # The loop.
 
@@ -248,6 +241,7 @@ class Trainer:
         step, last = self.state.step, self.state.step == self.settings.max_steps
         saves = last or (self.settings.checkpoint_every > 0 and step % self.settings.checkpoint_every == 0)
         if self._is_log_step(step) or saves or self.runtime.reads_are_free:
+            self.runtime.checks.read()
             self._read_health()
         if self._is_log_step(step):
             self.chronicle.tell(turns)
@@ -350,6 +344,8 @@ class Trainer:
         """One step, written nowhere: how large everything is. The networks are then trained by one step."""
         self._prepare_to_train()
         try:
-            return account(self.players, self.runtime, lambda: self.run_cycle(measure=True))
+            found = account(self.players, self.runtime, lambda: self.run_cycle(measure=True))
+            self.runtime.checks.read()
+            return found
         finally:
             self._close()
