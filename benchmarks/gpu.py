@@ -5,7 +5,7 @@
     python -m benchmarks.gpu --dry-run                          # what it would run
     python -m benchmarks.gpu --device cpu --tiny                # the same code, small, on a CPU
 
-Python 3.11 or newer with torch, triton, accelerate and torchmetrics is enough; transformers, scikit-image and pytest are
+Python 3.11 or newer with torch, triton, accelerate and torchmetrics is enough; transformers and pytest are
 used where they are there. What the machine lacks may be brought along in a folder (``--packages``), which comes last on
 the path. Each part is a process of its own with a limit of its own; ``results.json`` in the output folder has a number
 as soon as it is known, and ``table.md`` is what docs/performance.md takes. All weights are random.

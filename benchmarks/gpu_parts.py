@@ -30,7 +30,7 @@ STEPS = {
     "step-shipped": (),
     "step-channels-last": ("engine.channels_last=true",),
     "step-compiled": ("engine.channels_last=true", "engine.compile={parts}"),
-    "step-frozen": ("engine.channels_last=true", "engine.compile={parts}", "engine.frozen=bf16"),
+    "step-frozen": ("engine.channels_last=true", "engine.compile={parts}", "engine.frozen=auto"),
 }
 
 
@@ -80,7 +80,7 @@ def step(name: str, found: Found, device: torch.device, tiny: bool) -> None:
 
 
 def teachers(tiny: bool) -> list[str]:
-    """Networks of random weights in place of what would be downloaded, and in plain torch if transformers is missing."""
+    """Networks of random weights in place of what would be downloaded; in plain torch if transformers is missing."""
     if importlib.util.find_spec("transformers") is None:
         small = ", layers: 1, size: 32" if tiny else ""
         widths = {"dino": 32 if tiny else 384, "clip": 32 if tiny else 768}

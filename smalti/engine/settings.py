@@ -105,6 +105,8 @@ class EngineSettings:
             kernel. "auto" takes what measured faster on the device: nothing so far, as these kernels were timed on no
             GPU, so that it is false everywhere.
         compile: submodules of the model to compile, by dotted name; slower on a CPU.
+        frozen: how frozen networks compute and keep their weights: "float32", with teachers under the autocast of
+            ``precision``; or "auto", all of them in bf16 where that is the run's precision. Losses are formed in fp32.
         graphs: "auto" records the passes of an update as a CUDA graph and replays them, where that can be done: it
             spares a small model the launches that a GPU waits for. A line in the log says where it is not, and why.
             "off" by default, since it was timed on no GPU.
@@ -129,6 +131,7 @@ class EngineSettings:
     device: Literal["auto", "cpu"] = "auto"
     channels_last: bool | Literal["auto"] = False
     compile: Sequence[str] = ()
+    frozen: Literal["float32", "auto"] = "float32"
     graphs: Literal["auto", "off"] = "off"
     deterministic: bool = False
 
@@ -140,8 +143,9 @@ class EngineSettings:
             raise ValueError(f"precision={self.precision!r}: expected 'fp32', 'bf16' or 'fp64'")
         if self.channels_last not in (True, False, "auto"):
             raise ValueError(f"channels_last={self.channels_last!r}: expected True, False or 'auto'")
-        if self.graphs not in {"auto", "off"}:
-            raise ValueError(f"graphs={self.graphs!r}: expected 'auto' or 'off'")
+        for name, allowed in (("graphs", ("auto", "off")), ("frozen", ("float32", "auto"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected {' or '.join(map(repr, allowed))}")
         for name in ("max_steps", "accumulate", "log_every", "keep", "skip_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a whole number of at least 1")

@@ -19,6 +19,7 @@ from smalti.engine.feed import Feed, LoaderFactory
 from smalti.engine.health import Guard
 from smalti.engine.keeper import OPTIMIZERS, TRAIN, Keeper
 from smalti.engine.logging import Journal, check_tracker
+from smalti.engine.paths import detours, line_of, paths_of, told_before
 from smalti.engine.result import RunResult
 from smalti.engine.run_folder import RunFolder, writing
 from smalti.engine.runtime import Runtime
@@ -296,7 +297,9 @@ class Trainer:
             self.journal.open(-1 if step is None else step, self.recipe or {}, measured, self.state.log_lines)
         self._prepare_to_train()
         self.chronicle.warn(changed)
+        slow = self._tell_paths()
         if step is None:
+            self.chronicle.warn(slow)
             self.chronicle.warn(standing_warnings(self.phases))
             self.chronicle.warn(accumulation_warnings(self.phases, self.settings.accumulate))
             self.state.due = self.duties.owed(0)
@@ -310,6 +313,18 @@ class Trainer:
         self.keeper.data, changed = self.watch.settle(self.keeper.data, moved, allowed, self.state)
         self.folder.write_recipe(self.recipe)
         return changed
+
+    def _tell_paths(self) -> list[str]:
+        """Says in a line which way the work takes here; what is slow for want of a fast way, to be warned of."""
+        reasons = {name: player.replayer.reason for name, player in self.players.items()}
+        runtime = self.runtime
+        paths = paths_of(self.model, self.settings, runtime.device, runtime.memory_format, reasons)
+        self.chronicle.paths = line_of(paths)
+        self.journal.watcher.say(self.chronicle.paths)
+        before = told_before(self.folder.metrics)
+        if before is not None and before != self.chronicle.paths:
+            self.chronicle.warn([f"the run goes on another way, {self.chronicle.paths}; it began as {before}"])
+        return detours(paths, runtime.device)
 
     def _prepare_to_train(self) -> None:
         for phase in self.phases.values():
