@@ -85,9 +85,9 @@ def measure(parts: list[Part], options: argparse.Namespace) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     began, results = time.monotonic(), {}
     for number, part in enumerate(parts):
-        kept = sum(later.kept for later in parts[number + 1 :])
-        left = options.deadline - (time.monotonic() - began)
-        seconds = min(part.limit, left - kept)
+        kept = options.slack * sum(later.kept for later in parts[number + 1 :])
+        left = options.slack * options.deadline - (time.monotonic() - began)
+        seconds = min(part.limit * options.slack, left - kept)
         place = out / f"{part.name}.json"
         place.unlink(missing_ok=True)
         if seconds < 5:
@@ -154,6 +154,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--tiny", action="store_true", help="small problems, to try the script itself")
     parser.add_argument("--deadline", type=float, default=DEADLINE, help="seconds of the whole")
+    parser.add_argument("--slack", type=float, default=1.0, help="how many times as long everything may take")
     parser.add_argument("--only", nargs="+", default=[], help="beginnings of the names of parts")
     parser.add_argument("--packages", type=Path, help="folder with what the machine lacks")
     parser.add_argument("--dry-run", action="store_true", help="print what would run, and run nothing")

@@ -177,7 +177,8 @@ class Replayer(Generic[T]):
         try:
             self._replay, self._found = self.recorder.record(lambda: work(self._inputs))
         except Exception as error:  # whatever a driver forbids while it records
-            self._give_up(f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}")
+            first = [*str(error).strip().splitlines(), ""][0]
+            self._give_up(f"{type(error).__name__}: {first}")
             return False
         self._places = self.addresses()
         self.recordings += 1

@@ -16,7 +16,8 @@ class Extractor(Part, nn.Module):
     """Base of all extractors: frozen, always in evaluation mode, whatever ``train()`` says.
 
     ``input_range`` is the range of the images it takes; it normalises them itself. ``image_channels`` are the numbers
-    of channels that it can look at, ``smallest_size`` is the least height and width.
+    of channels that it can look at, ``smallest_size`` is the least height and width. One that is ``exact`` computes in
+    full precision whatever it is told, since its numbers are compared with published ones.
 
     Args:
         channels: which channels of the images it sees, and in which order, counted from 0; None: all of them.
@@ -28,6 +29,7 @@ class Extractor(Part, nn.Module):
     input_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     image_channels: ClassVar[tuple[int, ...]] = (1, 3)
     smallest_size: int = 1
+    exact: ClassVar[bool] = False
     _narrow: bool = False
 
     def __init__(self, channels: Channels | None = None) -> None:
@@ -77,6 +79,8 @@ class Extractor(Part, nn.Module):
 
         Convolutions and linear layers only; normalisations, and what is done to the images before, stay as they are.
         """
+        if self.exact:
+            return
         self._narrow = True
         for module in self.networks():
             weight = getattr(module, "weight", None)
