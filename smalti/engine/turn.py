@@ -241,8 +241,9 @@ class Player:
 
     @torch.no_grad()
     def _clamp(self, bound: float) -> None:
-        for parameter in self.parameters.values():
-            parameter.clamp_(-bound, bound)
+        parameters: list[Tensor] = list(self.parameters.values())
+        torch._foreach_clamp_min_(parameters, -bound)
+        torch._foreach_clamp_max_(parameters, bound)
 
     def _settle(self, guard: Guard, bad: Tensor, reports: Sequence[LossReport], clock: Clock) -> None:
         """Lets the phase change its state, unless the step was bad; without asking a GPU which it was."""
