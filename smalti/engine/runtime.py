@@ -1,5 +1,6 @@
 """What carries a run: device, processes and precision, through accelerate. The only place that wraps a network."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -48,6 +49,7 @@ class Runtime:
         # A group on the hosts: agreeing on a signal must not wait for the accelerator.
         self._hosts = dist.new_group(backend="gloo") if self.world_size > 1 else None
         if settings.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may add up in another order
             torch.backends.cudnn.benchmark = False
             torch.use_deterministic_algorithms(True, warn_only=True)
 

@@ -273,11 +273,16 @@ FREE_TO_CHANGE = (
     "out",
 )
 
+# Engine options that came later than the first recipes that may be resumed.
+ENGINE_DEFAULTS = {f"engine.{name}": getattr(EngineSettings, name) for name in ("frozen", "graphs")}
+
 
 def compare_recipes(
     stored: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = FREE_TO_CHANGE
 ) -> list[str]:
     """Differences that forbid to resume a run with ``new``: one line each, ``place: stored value -> new value``.
+
+    An option of the engine that the stored recipe is older than is no difference while it has its default.
 
     >>> compare_recipes({"engine": {"seed": 0, "max_steps": 9}}, {"engine": {"seed": 1, "max_steps": 12}})
     ['engine.seed: 0 -> 1']
@@ -287,7 +292,7 @@ def compare_recipes(
     return [
         f"{place}: {old.get(place, absent)} -> {fresh.get(place, absent)}"
         for place in sorted(old.keys() | fresh.keys())
-        if old.get(place, absent) != fresh.get(place, absent) and place not in free
+        if old.get(place, ENGINE_DEFAULTS.get(place, absent)) != fresh.get(place, absent) and place not in free
     ]
 
 

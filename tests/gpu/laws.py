@@ -20,7 +20,7 @@ from smalti.nn.soft_assignment import assign_codes, path
 from tests.engine.job import resumed_run_differs
 from tests.engine.toys import differences, everything, tiny_trainer
 from tests.gpu.stand_in import LayoutCopies, StandIn, Waits, reads_cost
-from tests.recipes.test_memory_format import step_of
+from tests.recipes.steps import step_of
 
 WIDTHS = (3, 8, 64, 256)
 RECIPES = ("quickstart", "fqgan-triple-f16", "vae-kl-f8", "vqgan-f16")
