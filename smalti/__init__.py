@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from smalti.engine.trainer import RunResult
+    from smalti.engine.result import RunResult
     from smalti.models.autoencoder import Autoencoder
 
 __version__ = "0.1.0"

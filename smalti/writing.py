@@ -4,8 +4,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,18 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
+    """A table for a notebook or a page; all text is escaped.
+
+    >>> html_table(["", "psnr"], [["a<b", "20"]])
+    '<table><tr><th></th><th>psnr</th></tr><tr><td>a&lt;b</td><td>20</td></tr></table>'
+    """
+    lines = [_html_row("th", header), *(_html_row("td", row) for row in rows)]
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}{''.join(lines)}</table>"
+
+
+def _html_row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"

@@ -1,7 +1,10 @@
 """Shared options and fixtures: ``--device``, ``--dtype``, the golden numbers, one thread a worker."""
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,9 @@ import torch
 from safetensors import safe_open
 
 GOLDEN = Path(__file__).parent / "golden"
+TABLES = tempfile.mkdtemp(prefix="smalti-tests-")  # what data sets are turned into on the way
+os.environ["HF_DATASETS_CACHE"] = TABLES
+atexit.register(shutil.rmtree, TABLES, ignore_errors=True)
 torch.set_num_threads(1)
 
 

@@ -60,11 +60,19 @@ def held_out_problems(recipe: Recipe, model: Any, discriminator: Any) -> Iterato
     inner = section.arguments.get("data") if isinstance(section, Spec) else None
     if not isinstance(inner, Spec) or not isinstance(data, Spec):
         return
+    yield from _streamed_problems(inner.arguments.get("source"))
     trained = given_columns(data.arguments.get("source"))
     asked = asked_columns(recipe, model, discriminator)
     asked = {name: place for name, place in asked.items() if name in trained or ANY in trained}
     for message in lacking(asked, (*given_columns(inner.arguments.get("source")), *ALWAYS)):
         yield Problem("validation.data.source", message)
+
+
+def _streamed_problems(source: Any) -> Iterator[Problem]:
+    """A stream is read in its order once an epoch; what is held out is read by number."""
+    is_streamed = getattr(source.target, "is_streamed", None) if isinstance(source, Spec) else None
+    if is_streamed is not None and is_streamed(source.arguments):
+        yield Problem("validation.data.source", "a stream is for training only: streaming: false")
 
 
 def require_columns(asked: dict[str, str], source: Any, place: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from smalti.registry import UserError
 from smalti.writing import to_json
 
 if TYPE_CHECKING:
@@ -203,12 +204,14 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}"
 
 
-def textbook(name: str) -> ModuleType | None:
-    """A module of ``benchmarks/`` of the source tree; None where only the package is installed."""
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"smalti_benchmarks_{name}", path) if path.is_file() else None
+def textbook(name: str) -> ModuleType:
+    """A module of ``benchmarks/`` of the source tree, or its copy in an installed package; see ``hatch_build.py``."""
+    here = Path(__file__).parent
+    kept = [folder / f"{name}.py" for folder in (here.parents[1] / "benchmarks", here / "textbook")]
+    path = next((path for path in kept if path.is_file()), None)
+    spec = importlib.util.spec_from_file_location(f"smalti_benchmarks_{name}", path) if path else None
     if spec is None or spec.loader is None:
-        return None
+        raise UserError(f"{name}.py, the textbook form to compare with, is not in this installation of smalti")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

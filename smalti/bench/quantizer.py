@@ -94,12 +94,9 @@ def _ours(z: "Tensor", codebook: "Tensor", upstream: "Tensor", kernel: "Kernel |
 def _others(z: "Tensor", codebook: "Tensor", upstream: "Tensor", notes: list[str]) -> dict[str, Run]:
     found: dict[str, Run] = {}
     plain = textbook("textbook_quantizer")
-    if plain is None:
-        notes.append("no benchmarks/ beside the package (clone the repository): no textbook rows")
-    else:
-        for entropy, kind in ((False, "quantizer"), (True, "quantizer+entropy")):
-            for name, step in (("textbook", plain.step), ("cdist", plain.cdist_step)):
-                found[f"{kind} {name}"] = _leaves(step, z, codebook, upstream, entropy)
+    for entropy, kind in ((False, "quantizer"), (True, "quantizer+entropy")):
+        for name, step in (("textbook", plain.step), ("cdist", plain.cdist_step)):
+            found[f"{kind} {name}"] = _leaves(step, z, codebook, upstream, entropy)
     if importlib.util.find_spec("vector_quantize_pytorch") is None:
         notes.append("vector-quantize-pytorch is not installed (pip install 'smalti[bench]'): no rows against it")
     else:

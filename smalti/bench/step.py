@@ -101,7 +101,7 @@ def measure_step(
     bf16 = ("engine.precision=bf16",)
     lean = ("model.encoder.recompute=activations", "model.decoder.recompute=activations")
     kinds = {"step": (0, ()), "step before adversary": (10**6, ()), "step bf16": (0, bf16), "step recompute": (0, lean)}
-    ours: dict[str, Run] = {
+    ours = {
         name: OurStep(recipe_of(channels, start, more=(f"engine.device={place}", *more)), images)
         for name, (start, more) in kinds.items()
     }
@@ -131,10 +131,10 @@ def _shares(run: Run, whole: Measured) -> list[str]:
     return [f"shares of our step ({whole.seconds:.3f} s): {text}"]
 
 
-def _textbook(ours: Run, images: "Tensor", device: "torch.device", channels: int) -> tuple[dict[str, Run], list[str]]:
+def _textbook(
+    ours: OurStep, images: "Tensor", device: "torch.device", channels: int
+) -> tuple[dict[str, Run], list[str]]:
     plain = textbook("textbook_step")
-    if plain is None or not isinstance(ours, OurStep):
-        return {}, ["no benchmarks/ beside the package (clone the repository): no textbook rows"]
     pixels = images.to(device).float() / 127.5 - 1.0
     found: dict[str, Run] = {}
     for name, autocast in (("textbook", False), ("textbook bf16", True)):

@@ -83,8 +83,7 @@ def message_of(error: Exception) -> str:
 app = typer.Typer(
     cls=Verbs,
     name="smalti",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -113,8 +112,22 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+FIRST = """smalti trains, measures and uses image autoencoders and visual tokenizers.
+
+To begin with:
+  smalti train quickstart                        train a small tokenizer on photos that are on the disk, in minutes
+  smalti report runs/quickstart                  its curves and its page again
+  smalti evaluate runs/quickstart --data PHOTOS  how good it is, under a named protocol
+  smalti reconstruct runs/quickstart CAT.PNG     what it makes of a picture
+  smalti encode runs/quickstart --data PHOTOS --out TOKENS.NPZ
+
+`smalti recipes list` shows what else can be trained, `smalti --help` all verbs, `smalti VERB --help` one of them.
+`smalti --install-completion` lets the shell complete verbs, options and recipes."""
+
+
 @app.callback()
 def smalti(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -123,3 +136,5 @@ def smalti(
 
     Example: smalti train quickstart --out runs/quickstart
     """
+    if context.invoked_subcommand is None:
+        typer.echo(FIRST)

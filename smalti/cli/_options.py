@@ -28,6 +28,26 @@ def whole_number(text: str, *, least: int = 1, most: int = LARGEST_COUNT, **opti
     return typer.Option(min=least, max=most, help=text, **options)
 
 
+def recipe_names(incomplete: str) -> list[str]:
+    """What the shell offers for a recipe: shipped names, their tiny forms once `tiny` is begun, YAML files here."""
+    from importlib import resources
+    from pathlib import Path
+
+    found = resources.files("smalti.recipes").iterdir()
+    names = [entry.name.removesuffix(".yaml") for entry in found if entry.name.endswith(".yaml")]
+    forms = [f"tiny-{name}" for name in names] if incomplete.startswith("t") else []
+    files = [path.name for path in Path().glob("*.y*ml")]
+    return sorted(name for name in (*names, *forms, *files) if name.startswith(incomplete))
+
+
+RecipeName = typer.Argument(
+    metavar="RECIPE",
+    help="A shipped recipe, `tiny-` before one, or a YAML file.",
+    show_default=False,
+    autocompletion=recipe_names,
+)
+
+
 def finite(value: float | None) -> float | None:
     """A number as it is: ``nan`` and ``inf`` compare with every bound as if they kept to it.
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from importlib import resources
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from smalti.cli._model import TrustCode
-from smalti.writing import to_json
+from smalti.cli._options import RecipeName
+from smalti.registry import UserError
+from smalti.writing import to_json, write_whole
 
 recipes = typer.Typer(
     no_args_is_help=True,
@@ -17,7 +20,7 @@ recipes = typer.Typer(
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="RECIPE", help="A shipped recipe, `tiny-` before one, or a YAML file.", show_default=False),
+    RecipeName,
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -28,6 +31,8 @@ Overrides = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+SCHEMA_FILE = "smalti-recipe.schema.json"
+SCHEMA_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"  # editors look for it beside the recipe
 
 
 @recipes.command("list")
@@ -72,19 +77,22 @@ def show(
 ) -> None:
     """Show a recipe as it is written, or with every default filled in.
 
+    One line names the schema by which editors complete and check it; `smalti recipes schema --file` writes that file.
+
     Example: smalti recipes show vqgan-f16 > my-recipe.yaml
     """
     from smalti.assembly.recipe import load_recipe, read_document, shipped
     from smalti.config import dump
 
     if recipe in shipped() and not (overrides or resolved or as_json):
-        typer.echo(recipe_text(recipe), nl=False)
+        title, _, rest = recipe_text(recipe).partition("\n")
+        typer.echo(f"{title}\n{SCHEMA_LINE}\n{rest}", nl=False)
         return
     if resolved:
         found = load_recipe(recipe, overrides or (), trust_code=trust_code).plain()
     else:
         found = read_document(recipe, overrides or ()).data
-    text = to_json(found) if as_json else dump(found)
+    text = to_json(found) if as_json else f"{SCHEMA_LINE}\n{dump(found)}"
     typer.echo(text.rstrip("\n"))
 
 
@@ -121,7 +129,6 @@ def problems_of(name: str, overrides: list[str], trust_code: bool = False) -> It
     """Every problem of a recipe as place, message and file with line."""
     from smalti.assembly.recipe import load_recipe
     from smalti.config import ConfigError
-    from smalti.registry import UserError
 
     try:
         load_recipe(name, overrides, trust_code=trust_code)
@@ -165,12 +172,28 @@ def terms(
 
 
 @recipes.command()
-def schema() -> None:
+def schema(
+    file: Annotated[
+        Path | None,
+        typer.Option(help=f"Write it here, as {SCHEMA_FILE} beside your recipes.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+) -> None:
     """Print the JSON schema of recipes, which editors use to complete and check them.
 
-    Example: smalti recipes schema > recipe.schema.json
+    Example: smalti recipes schema --file smalti-recipe.schema.json
     """
     from smalti.cli._schema import recipe_schema
 
+    if file is None and force:
+        raise UserError("--force says that --file may be replaced: give --file too")
+    if file is not None:
+        from smalti.cli._files import refuse_existing
+
+        refuse_existing(file, force)
     found: dict[str, Any] = recipe_schema()
-    typer.echo(to_json(found))
+    if file is None:
+        typer.echo(to_json(found))
+        return
+    write_whole(file, to_json(found) + "\n")
+    typer.echo(f"schema of recipes -> {file}")

@@ -6,21 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smalti.cli._model import TrustCode
+from smalti.cli._options import RecipeName
 from smalti.cli._output import drop_unwritten
 from smalti.cli._table import print_rows
 from smalti.registry import UserError
 from smalti.writing import to_json
 
 if TYPE_CHECKING:
-    from smalti.engine.trainer import RunResult
+    from smalti.engine.result import RunResult
 
 
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(
-            metavar="RECIPE", help="A shipped recipe, `tiny-` before one, or a YAML file.", show_default=False
-        ),
+        RecipeName,
     ],
     overrides: Annotated[
         list[str] | None,

@@ -50,6 +50,11 @@ class ImageSource(Part):
         """The columns that a source with these options will have, before anything is read; ``*``: perhaps others."""
         return cls.columns
 
+    @classmethod
+    def is_streamed(cls, options: Mapping[str, Any]) -> bool:
+        """Whether a source with these options gives its items in order only, for training; see ``Streamed``."""
+        return False
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of items."""

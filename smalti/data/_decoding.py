@@ -27,7 +27,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from pydantic import AfterValidator, Field
 
-from smalti.data._depth import FULL, is_deep, is_one_channel, samples, to_eight_bits, type_maximum
+from smalti.data._depth import FULL, File, is_deep, is_one_channel, opened, samples, to_eight_bits, type_maximum
 
 Mode = Literal["L", "RGB", "RGBA"]
 Verify = Literal["none", "header", "decode"]
@@ -99,7 +99,7 @@ def read_size(path: Path, reading: Reading | None = None) -> tuple[int, int]:
     """
     reading = reading or Reading()
     with _read_from(reading):
-        with path.open("rb") as file, _opened(file, reading) as image:
+        with opened(path) as file, _opened(file, reading) as image:
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
             if not is_deep(image):
@@ -115,8 +115,13 @@ class Survey(NamedTuple):
     deep: list[str]
 
 
-def read_image(path: Path, mode: Mode, reading: Reading | None = None) -> Image.Image:
+def read_image(file: File, mode: Mode, reading: Reading | None = None) -> Image.Image:
     """The image in ``mode``, decoded.
+
+    Args:
+        file: a path, or the content of a file.
+        mode: of Pillow.
+        reading: by which options.
 
     Raises:
         ValueError: with the reason, if the file is no image that can be decoded.
@@ -126,7 +131,7 @@ def read_image(path: Path, mode: Mode, reading: Reading | None = None) -> Image.
     if mode == "RGBA" and reading.colour is not None:
         raise ValueError(f"background={reading.background!r}: expected 'drop' where alpha is kept")
     with _read_from(reading):
-        return _decoded(path, mode, reading)
+        return _decoded(file, mode, reading)
 
 
 def survey(files: Sequence[tuple[str, Path]], verify: Verify, reading: Reading) -> Survey:
@@ -197,10 +202,10 @@ def _pillow_allows(pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _decoded(path: Path, mode: Mode, reading: Reading) -> Image.Image:
-    with path.open("rb") as file, _opened(file, reading) as image:
+def _decoded(content: File, mode: Mode, reading: Reading) -> Image.Image:
+    with opened(content) as file, _opened(file, reading) as image:
         if is_deep(image):
-            made = _shallow(path, image, reading)
+            made = _shallow(content, image, reading)
         else:
             image.load()
             made = ImageOps.exif_transpose(image)
@@ -227,7 +232,7 @@ def _allowed(reading: Reading) -> str:
     return f"max_pixels allows {reading.max_pixels / 1e6:g} megapixels"
 
 
-def _shallow(path: Path, image: Image.Image, reading: Reading) -> Image.Image:
+def _shallow(content: File, image: Image.Image, reading: Reading) -> Image.Image:
     """An image of more than 8 bits a channel with 8 of them."""
     stated = "full" if image.format == "PPM" else reading.value_range  # such a file says its own largest value
     maximum = type_maximum(image) if stated == "full" else stated
@@ -237,7 +242,7 @@ def _shallow(path: Path, image: Image.Image, reading: Reading) -> Image.Image:
         return ImageOps.exif_transpose(image)
     if stated == "full" and image.mode == "F":
         raise ValueError("floating-point values have no stated range")
-    values, opacity = samples(path, image)
+    values, opacity = samples(content, image)
     if stated == "full" and grey and (values.min() < 0 or values.max() > FULL):
         raise ValueError("32-bit integers have no stated range")
     return to_eight_bits(values, opacity, maximum)

@@ -1,13 +1,15 @@
 """Images of more than 8 bits a channel, with all their bits; of colours Pillow itself keeps the upper 8 alone."""
 
 import sys
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
 Values = np.ndarray[Any, np.dtype[Any]]
+File = Path | bytes  # where an image is, or what its file holds
 
 FULL = 65535
 _TWELVE_BITS = 4095
@@ -15,6 +17,11 @@ _TWELVE_BITS = 4095
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _LAYOUTS = ("RGB", "RGBX", "RGBA")
 _GREY_AND_OPACITY = "LA;16B"  # four bytes: taken as they are, they are both bytes of both channels
+
+
+def opened(file: File) -> BinaryIO:
+    """The bytes of an image: a path is opened, a content is as good as a file."""
+    return BytesIO(file) if isinstance(file, bytes) else file.open("rb")
 
 
 def is_deep(image: Image.Image) -> bool:
@@ -32,11 +39,11 @@ def type_maximum(image: Image.Image) -> int:
     return _TWELVE_BITS if "I;12" in _raw_modes(image) else FULL
 
 
-def samples(path: Path, image: Image.Image) -> tuple[Values, Values | None]:
+def samples(path: File, image: Image.Image) -> tuple[Values, Values | None]:
     """All bits of a deep image, turned as the camera noted.
 
     Args:
-        path: of the image's file, which colours need to be read from twice.
+        path: of the image's file, or its content, which colours need to be read from twice.
         image: opened, not decoded.
 
     Returns:
@@ -76,7 +83,7 @@ def to_eight_bits(values: Values, opacity: Values | None, maximum: float) -> Ima
     return Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
 
 
-def _both_bytes(path: Path, image: Image.Image) -> Values:
+def _both_bytes(path: File, image: Image.Image) -> Values:
     """16-bit values (H, W, C) of an image of several channels."""
     tiles: list[Any] = list(getattr(image, "tile", ()))
     raws = _raw_modes(image)
@@ -88,7 +95,7 @@ def _both_bytes(path: Path, image: Image.Image) -> Values:
     if not raws or any(raw.partition(";")[0] not in _LAYOUTS or raw[-1] not in _OTHER_ORDER for raw in raws):
         raise ValueError(f"16-bit colours of this layout ({image.format}) are read with 8 bits only: value_range: full")
     image.load()
-    with Image.open(path) as again:
+    with opened(path) as file, Image.open(file) as again:
         _read_as(again, tiles, swapped)
         return _upright(image).astype(np.int64) * 256 + _upright(again)
 

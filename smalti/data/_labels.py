@@ -5,7 +5,7 @@ An index outside of a table of embeddings is an obscure error on a CPU, and on a
 
 import operator
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from smalti.data import ImageSource
@@ -36,7 +36,7 @@ def with_classes(source: Any, num_classes: int, place: str) -> Any:
         whole = [int(label) for label in known if _is_whole(label)]
         from_one = len(whole) == len(known) and min(whole) == 1 and max(whole) == num_classes
         hint = "; the labels seem to count from 1" if from_one else ""
-        raise UserError(f"{place}: {_refused(source, wrong[0], known[wrong[0]], num_classes)}{more}{hint}")
+        raise UserError(f"{place}: {_refused(_place_of(source, wrong[0]), known[wrong[0]], num_classes)}{more}{hint}")
     return source
 
 
@@ -54,6 +54,7 @@ class _Checked(ImageSource):
         self.names = getattr(source, "names", ())
         self.columns = getattr(source, "columns", self.columns)
         self.image_channels = getattr(source, "image_channels", self.image_channels)
+        self.streamed = getattr(source, "streamed", False)
 
     def __len__(self) -> int:
         """Number of items."""
@@ -65,7 +66,7 @@ class _Checked(ImageSource):
         Raises:
             UserError: if it has no label, or one that is no class.
         """
-        return self._checked(index, self.source[index])
+        return self._checked(self.source[index], _place_of(self.source, index))
 
     def draw(self, index: int, rng: random.Random) -> dict[str, Any]:
         """Item ``index`` as the source draws it.
@@ -74,18 +75,34 @@ class _Checked(ImageSource):
             UserError: as for items.
         """
         draw = getattr(self.source, "draw", None)
-        return self._checked(index, self.source[index] if draw is None else draw(index, rng))
+        return self._checked(self.source[index] if draw is None else draw(index, rng), _place_of(self.source, index))
 
-    def _checked(self, index: int, item: Mapping[str, Any]) -> dict[str, Any]:
+    def stream(self, epoch: int, seed: int, skip: int) -> Iterator[Mapping[str, Any]]:
+        """Rows of a source that is a stream."""
+        rows: Iterator[Mapping[str, Any]] = self.source.stream(epoch, seed, skip)
+        return rows
+
+    def item(self, row: Mapping[str, Any], place: str) -> dict[str, Any]:
+        """A row of a stream, its label a plain number.
+
+        Raises:
+            UserError: if it has no label, or one that is no class.
+        """
+        return self._checked(self.source.item(row, place), place)
+
+    def _checked(self, item: Mapping[str, Any], where: str) -> dict[str, Any]:
         label = item.get(LABEL)
         if not _is_class(label, self.num_classes):
-            raise UserError(f"{self.place}: {_refused(self.source, index, label, self.num_classes)}")
+            raise UserError(f"{self.place}: {_refused(where, label, self.num_classes)}")
         return {**item, LABEL: operator.index(label)}  # type: ignore[arg-type]
 
 
-def _refused(source: Any, index: int, label: Any, num_classes: int) -> str:
+def _place_of(source: Any, index: int) -> str:
     place_of = getattr(source, "place_of", None)
-    where = place_of(index) if place_of is not None else f"item {index}"
+    return str(place_of(index)) if place_of is not None else f"item {index}"
+
+
+def _refused(where: str, label: Any, num_classes: int) -> str:
     expected = f"expected a whole number from 0 to {num_classes - 1}, num_classes is {num_classes}"
     return f"{where}: no label: {expected}" if label is None else f"{where}: label {label!r}: {expected}"
 

@@ -3,22 +3,19 @@
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from smalti.data import MASK_COLUMNS, ImageSource, UnreadableImageError
+from smalti.data import ImageSource
+from smalti.data._decoder import RESERVED, Decoder
 from smalti.data._decoding import (
     MAX_PIXELS,
     Background,
     MaxPixels,
-    Mode,
     Reading,
     ValueRange,
     Verify,
     gap,
-    read_image,
-    read_size,
     spread,
     survey,
 )
@@ -30,8 +27,6 @@ from smalti.registry import UserError
 log = logging.getLogger("smalti")
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-_MODES: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
-_RESERVED = ("image", "index", "position")
 _NAMED_AT_MOST = 20
 
 
@@ -79,12 +74,9 @@ class ImageFolder(ImageSource):
         value_range: ValueRange = "full",
         background: Background = "drop",
     ) -> None:
-        if image_channels not in _MODES:
-            raise ValueError(f"image_channels={image_channels!r}: expected 1, 3 or 4")
         self._verify = verify
         self._reading = Reading(max_pixels=max_pixels, value_range=value_range, background=background)
-        if image_channels == 4 and self._reading.colour is not None:
-            raise ValueError(f"background={background!r}: expected 'drop' with image_channels=4, which keeps alpha")
+        self._decoder = Decoder(image_channels, self._reading)
         self.image_channels = image_channels
         self.folder = _existing_folder("path", path)
         suffixes = tuple(suffix.lower() for suffix in suffixes)
@@ -97,7 +89,7 @@ class ImageFolder(ImageSource):
         names = [name for name in names if name not in unreadable]
         files = {column: _match(folder, names, suffixes, column) for column, folder in sides.items()}
         for column, matched in files.items():
-            unreadable |= survey([(n, matched[n]) for n in names], verify, self._reading_of(column)).defects
+            unreadable |= survey([(n, matched[n]) for n in names], verify, self._decoder.reading_of(column)).defects
         self.names = tuple(name for name in names if name not in unreadable)
         self.unreadable = tuple(sorted(unreadable))
         _tell(self.folder, len(self.names), unreadable)
@@ -105,7 +97,7 @@ class ImageFolder(ImageSource):
         self._sides = {column: tuple(found[name] for name in self.names) for column, found in files.items()}
         self._table = read_table(Path(table).expanduser(), self.names) if table is not None else NO_TABLE
         for name in (*self._sides, *self._table.columns):
-            if name in _RESERVED or (name in self._sides and name in self._table.columns):
+            if name in RESERVED or (name in self._sides and name in self._table.columns):
                 raise UserError(f"column {name!r} exists already: choose another name")
         self.columns = ("image", *self._sides, *self._table.columns)
         self.labels = self._table.columns.get("label")
@@ -125,10 +117,9 @@ class ImageFolder(ImageSource):
         Raises:
             UnreadableImageError: if a file of this item turns out to be damaged.
         """
-        path = self.folder / self.names[index]
-        item: dict[str, Any] = {"image": _read(path, _MODES[self.image_channels], self._reading)}
+        item: dict[str, Any] = {"image": self._decoder.read(self.folder / self.names[index], "image")}
         for name, paths in self._sides.items():
-            item[name] = _read(paths[index], "L" if name in MASK_COLUMNS else "RGB", self._reading_of(name))
+            item[name] = self._decoder.read(paths[index], name)
         return item | {name: values[index] for name, values in self._table.columns.items()}
 
     def size_of(self, index: int) -> tuple[int, int]:
@@ -137,9 +128,7 @@ class ImageFolder(ImageSource):
         Raises:
             UnreadableImageError: if it is damaged.
         """
-        path = self.folder / self.names[index]
-        with _told_of(path):
-            return read_size(path, self._reading)
+        return self._decoder.size(self.folder / self.names[index])
 
     def place_of(self, index: int) -> str:
         """The table and the row that say what belongs to item ``index``."""
@@ -155,10 +144,6 @@ class ImageFolder(ImageSource):
 
     def _sized(self, paths: Sequence[str]) -> Entries:
         return ((name, "") for name in self.names) if self._verify == "none" else sized(self.names, paths)
-
-    def _reading_of(self, column: str) -> Reading:
-        """How the files of a side folder are read: masks are numbers, not colours."""
-        return Reading(max_pixels=self._reading.max_pixels) if column in MASK_COLUMNS else self._reading
 
     def _tell_gap(self, deep: Sequence[str]) -> None:
         """One line in the log where images of 16 bits use less than a quarter of them."""
@@ -180,22 +165,6 @@ def _tell(folder: Path, readable: int, unreadable: Mapping[str, str]) -> None:
         raise UserError(f"none of the {total} images in {folder} can be read: {listed}")
     if rank() == 0:
         log.warning("%d of %d images in %s cannot be read and are left out: %s", len(unreadable), total, folder, listed)
-
-
-def _read(path: Path, mode: Mode, reading: Reading) -> Any:
-    with _told_of(path):
-        return read_image(path, mode, reading)
-
-
-@contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    """Within, what goes wrong is of this file."""
-    try:
-        yield
-    except ValueError as error:
-        raise UnreadableImageError(f"{path}: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
 
 
 def _existing_folder(option: str, path: str) -> Path:

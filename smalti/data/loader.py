@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from functools import partial
 from itertools import count
 from typing import Annotated, Any
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from smalti.data import MASK_COLUMNS, ImageSource, UnreadableImageError
+from smalti.data._streaming import Rows, StreamedBatches
 from smalti.data.transforms import Transform
 from smalti.explain import explain
 from smalti.registry import UserError
@@ -119,10 +121,11 @@ class BatchLoader:
         Raises:
             UserError: if images of one batch differ in size, or if none can be read.
         """
+        streamed = getattr(self._dataset.source, "streamed", False)
         loader = DataLoader(
-            self._dataset,
+            self._dataset.streamed(start) if streamed else self._dataset,
             batch_size=None,
-            sampler=_Counter(start),
+            sampler=None if streamed else _Counter(start),
             num_workers=self.workers,
             prefetch_factor=2 if self.workers else None,
             worker_init_fn=_init_worker if self.workers else None,
@@ -167,10 +170,22 @@ class _MicroBatches(Dataset[Any]):
         self.world_size = world_size
 
     def __getitem__(self, number: int) -> tuple[Columns | UserError, dict[int, str]]:
+        return self._batch(number, self._sample)
+
+    def streamed(self, start: int) -> StreamedBatches:
+        """The micro-batches from ``start`` of a source that is a stream."""
+        return StreamedBatches(self._of_stream, self.source, self.stream.seed, start)  # type: ignore[arg-type]
+
+    def _of_stream(self, rows: Rows, number: int) -> tuple[Columns | UserError, dict[int, str]]:
+        return self._batch(number, partial(self._row, rows))
+
+    def _batch(
+        self, number: int, sample: Callable[[int, dict[int, str]], Columns]
+    ) -> tuple[Columns | UserError, dict[int, str]]:
         start = (number * self.world_size + self.rank) * self.batch_size
         unreadable: dict[int, str] = {}
         try:
-            samples = [self._sample(position, unreadable) for position in range(start, start + self.batch_size)]
+            samples = [sample(position, unreadable) for position in range(start, start + self.batch_size)]
             return _collate(samples), unreadable
         except UserError as error:
             return error, unreadable
@@ -180,6 +195,14 @@ class _MicroBatches(Dataset[Any]):
     def _sample(self, position: int, unreadable: dict[int, str]) -> Columns:
         epoch, index = self.stream[position]
         item, index, rng = _next_readable(self.source, index, f"{self.stream.seed}/{epoch}", unreadable)
+        return self._made(item, rng, index, position)
+
+    def _row(self, rows: Rows, position: int, unreadable: dict[int, str]) -> Columns:
+        item, found = rows.readable(position, unreadable)
+        epoch, index = divmod(found, rows.size)
+        return self._made(item, random.Random(f"{self.stream.seed}/{epoch}/{index}"), index, position)
+
+    def _made(self, item: Columns, rng: random.Random, index: int, position: int) -> Columns:
         return {**_transformed(item, self.transform, rng), "index": index, "position": position}
 
 

@@ -1,10 +1,9 @@
-"""What a run tells: ``metrics.jsonl``, a tracker, and a line or a bar for whoever watches."""
+"""What a run tells: ``metrics.jsonl``, a tracker, and whoever watches."""
 
 import importlib.util
 import json
 import math
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from smalti.bottlenecks import Bottleneck
 from smalti.engine.run_folder import RunFolder
 from smalti.engine.settings import EngineSettings, Tracker, flatten
+from smalti.engine.watcher import Watcher
 from smalti.objectives.report import LossReport
 from smalti.registry import UserError
 from smalti.writing import flush_to_disk, to_json, write_whole
@@ -191,7 +191,7 @@ class Journal:
     def __init__(self, folder: RunFolder, settings: EngineSettings, quiet: bool = False) -> None:
         self.folder, self.settings = folder, settings
         self.file = MetricsFile(folder.metrics)
-        self.watcher = Watcher(settings.max_steps, quiet)
+        self.watcher = Watcher(settings.max_steps, folder.samples, quiet)
         self._tracker: Any = None
 
     def open(self, step: int, recipe: Mapping[str, Any], measured: bool = True, lines: int = 0) -> None:
@@ -237,70 +237,3 @@ class Journal:
         if self._tracker is not None:
             self._tracker.finish()
             self._tracker = None
-
-
-class Watcher:
-    """What a person sees: a bar on a terminal, a plain line at each log step elsewhere, nothing if ``quiet``."""
-
-    def __init__(self, total: int, quiet: bool = False) -> None:
-        self.total, self.quiet = total, quiet
-        self._bar: Any = None
-        self._task: Any = None
-
-    def start(self, step: int) -> None:
-        """Shows the bar, if there is a terminal to show it on."""
-        if self.quiet or not sys.stderr.isatty():
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (MofNCompleteColumn(), BarColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-        self._bar = Progress(*columns, console=Console(stderr=True))
-        self._bar.start()
-        self._task = self._bar.add_task("", total=self.total, completed=step)
-
-    def advance(self, step: int) -> None:
-        """Moves the bar."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step)
-
-    def show(self, record: Record) -> None:
-        """The main numbers of a log step."""
-        text = summary(record)
-        if self._bar is not None:
-            self._bar.update(self._task, description=text)
-        else:
-            self.say(f"step {record['step']}/{self.total}  {text}")
-
-    def say(self, message: str) -> None:
-        """A line above the bar, or on standard error."""
-        if self.quiet:
-            return
-        if self._bar is not None:
-            self._bar.console.print(message, markup=False, highlight=False)
-        else:
-            sys.stderr.write(message + "\n")
-            sys.stderr.flush()
-
-    def stop(self) -> None:
-        """Takes the bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-
-def summary(record: Record) -> str:
-    """Speed, time left, totals and weighted terms of a record, in one line."""
-    parts = []
-    if "images_per_second" in record:
-        parts.append(f"{record['images_per_second']:.1f} images/s")
-    if "eta_seconds" in record:
-        parts.append(f"{record['eta_seconds']:.0f} s left")
-    for name, value in record.items():
-        words = name.split("/")
-        if not isinstance(value, (int, float)) or words[0] not in {"train", "val"}:
-            continue
-        if words[-1] == "total" or (words[0] == "train" and words[-1] == "raw") or len(words) == 2:
-            shown = [word for word in words if word not in {"train", "raw"}]
-            parts.append(f"{'/'.join(shown)} {value:.4g}")
-    return "  ".join(parts)

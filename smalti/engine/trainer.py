@@ -1,7 +1,6 @@
 """The one training loop. It counts generator updates and knows no loss, no model and no discriminator by name."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from smalti.engine.feed import Feed, LoaderFactory
 from smalti.engine.health import Guard
 from smalti.engine.keeper import OPTIMIZERS, TRAIN, Keeper
 from smalti.engine.logging import Journal, check_tracker
+from smalti.engine.result import RunResult
 from smalti.engine.run_folder import RunFolder, writing
 from smalti.engine.runtime import Runtime
 from smalti.engine.settings import GENERATOR, CycleEntry, EngineSettings, PhaseOptimizer, parse_cycle
@@ -32,23 +32,6 @@ from smalti.outputs import Batch
 from smalti.registry import UserError, suggest
 
 GO, STOP, FAILED = range(3)  # votes of the ranks on the next step
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """How a run ended.
-
-    Args:
-        folder: the run folder.
-        step: generator updates completed.
-        finished: False if a signal stopped it; it can be resumed.
-        evaluation: what ``evaluation.json`` holds, empty if the run was stopped.
-    """
-
-    folder: Path
-    step: int
-    finished: bool
-    evaluation: Mapping[str, Any]
 
 
 class Move(NamedTuple):

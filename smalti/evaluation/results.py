@@ -15,7 +15,7 @@ from smalti import __version__
 from smalti.config import read_json, read_text
 from smalti.evaluation.protocol import Protocol
 from smalti.registry import UserError, shown
-from smalti.writing import to_json, write_whole
+from smalti.writing import html_table, to_json, write_whole
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("torch", "numpy", "pillow", "torchmetrics")
@@ -58,6 +58,12 @@ class Result:
         """Writes it whole or not at all."""
         write_whole(path, to_json(asdict(self)) + "\n")
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it: each number with its interval, under the name of the protocol."""
+        rows = [[name, f"{value:.6g}", _between(self.intervals.get(name))] for name, value in self.numbers.items()]
+        caption = f"{self.tokenizer.get('name', '')} under {self.protocol['name']}, {self.samples:,} images"
+        return html_table(["", "value", "95 % interval"], rows, caption)
+
     def worst(self, number: str, count: int) -> list[Mapping[str, Any]]:
         """Rows of the images with the least good finite value: the lowest, or the highest of distances."""
         from smalti.metrics import Metric
@@ -66,6 +72,10 @@ class Result:
         rising = not (number in names(Metric) and resolve(number, Metric).higher_is_better is False)
         rows = [row for row in self.images if isinstance(row.get(number), float) and math.isfinite(row[number])]
         return sorted(rows, key=lambda row: row[number], reverse=not rising)[:count]
+
+
+def _between(interval: Sequence[float] | None) -> str:
+    return f"{interval[0]:.6g} to {interval[1]:.6g}" if interval else ""
 
 
 def described(protocol: Protocol) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import yaml
 
 from smalti.assembly.recipe import read_document, shipped
 from smalti.cli._schema import recipe_schema
+from smalti.cli.recipes import SCHEMA_LINE, recipe_text
 from smalti.config.schema import option_parameters
 from smalti.losses import Loss
 from smalti.registry import classes
@@ -29,6 +30,9 @@ def test_show_is_the_recipe_as_it_is_written(smalti_cli: Verb) -> None:
     text = smalti_cli("recipes", "show", name).stdout
     assert text.startswith("# ")
     assert yaml.safe_load(text).keys() == read_document(name).data.keys()
+    lines = text.splitlines(keepends=True)
+    assert lines.pop(1) == f"{SCHEMA_LINE}\n"
+    assert "".join(lines) == recipe_text(name)
 
 
 def test_show_applies_overrides_and_fills_in_defaults(smalti_cli: Verb) -> None:
@@ -172,3 +176,15 @@ def test_the_schema_holds_every_loss_with_its_options(schema: dict[str, Any]) ->
 
 def test_schema_is_printed_as_json(smalti_cli: Verb, schema: dict[str, Any]) -> None:
     assert json.loads(smalti_cli("recipes", "schema").stdout) == schema
+
+
+def test_schema_is_written_beside_recipes_as_show_names_it(
+    smalti_cli: Verb, schema: dict[str, Any], tmp_path: Path
+) -> None:
+    line = smalti_cli("recipes", "show", TINY, "--set", "engine.seed=1").stdout.splitlines()[0]
+    path = tmp_path / line.partition("$schema=")[2]
+    assert smalti_cli("recipes", "schema", "--file", path).exit_code == 0
+    assert json.loads(path.read_text(encoding="utf-8")) == schema
+    assert smalti_cli("recipes", "schema", "--file", path).exit_code == 2, "it is there"
+    assert smalti_cli("recipes", "schema", "--file", path, "--force").exit_code == 0
+    assert smalti_cli("recipes", "schema", "--force").exit_code == 2

@@ -4,6 +4,7 @@ import inspect
 import pickle
 import random
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,26 @@ def contents(item: Any) -> Any:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Any:
-    """Builds a source; a demanded ``path`` is a folder of three small images, or a token store of seven."""
-    small(tmp_path / "store", views=3)
+    """Builds a source; a demanded ``path`` is a folder of three small images, or a token store of seven.
+
+    The images are in an archive there, too.
+    """
 
     def build_source(cls: type[ImageSource]) -> ImageSource:
+        if cls is Tokens:
+            return cls(str(small(tmp_path / f"store-{len(list(tmp_path.iterdir()))}", views=3).folder))
         for number in range(3):
             shape = (20 + number, 18, 3)
             pixels = np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        with tarfile.open(tmp_path / "three.tar", "w") as archive:
+            for number in range(3):
+                archive.add(tmp_path / f"{number}.png", f"{number}.png")
         demanded = [
             name for name, option in option_parameters(cls).items() if option.default is inspect.Parameter.empty
         ]
         assert set(demanded) <= {"path"}, "a source needs an example here"
-        return cls(**dict.fromkeys(demanded, str(tmp_path / "store" if cls is Tokens else tmp_path)))
+        return cls(**dict.fromkeys(demanded, str(tmp_path)))
 
     return build_source
 
@@ -131,4 +139,4 @@ def test_options_have_types_and_words(cls):
 
 
 def test_sources_of_this_issue_are_found():
-    assert {"image_folder", "photos", "tokens"} <= set(names(ImageSource))
+    assert {"image_folder", "photos", "tokens", "webdataset"} <= set(names(ImageSource))
