@@ -2,6 +2,7 @@
 #   make quickstart   install, train, measure, write pictures, print a table (runs/quickstart)
 #   make test         install the development set, then ruff, mypy and the tests
 #   make test-all     the same with the slow matrices
+#   make test-gpu     what only a GPU can show (needs one, and a torch that sees it)
 #   make lint         ruff and mypy only
 # PYTHON=python3.12 picks an interpreter; PIP_ARGS='--index-url ...' reaches every pip call.
 
@@ -16,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --d
 	--cov=smalti --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90 tests smalti docs
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-all lint clean
+.PHONY: quickstart test test-all test-gpu lint clean
 
 quickstart: $(VENV)/.demo-installed
 	@n=1; while [ -e $(RUN)-$$n ]; do n=$$((n + 1)); done; \
@@ -28,6 +29,9 @@ test: lint
 
 test-all: lint
 	$(PYTEST) --slow
+
+test-gpu: $(VENV)/.dev-installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q --device cuda -m gpu tests
 
 lint: $(VENV)/.dev-installed
 	$(BIN)/ruff check .

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from tests.browser import browser, open_page  # noqa: F401
+
 GOLDEN = Path(__file__).parent / "golden"
 TABLES = tempfile.mkdtemp(prefix="smalti-tests-")  # what data sets are turned into on the way
 os.environ["HF_DATASETS_CACHE"] = TABLES
@@ -23,12 +25,26 @@ torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="where tensors of the tests live")
+    parser.addoption(
+        "--device", default="cpu", choices=["cpu", "cuda"], help="where tensors of the tests live and trainings run"
+    )
     parser.addoption("--dtype", default="float32", help="default dtype of the tests that do not fix one")
     parser.addoption("--slow", action="store_true", help="also run the slow matrices")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") == "cpu":  # before anyone has asked for a GPU: what is there must not matter
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    elif not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda: torch sees no GPU here")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--device") != "cuda":
+        skip = pytest.mark.skip(reason="needs a GPU: make test-gpu")
+        for item in items:
+            if "gpu" in item.keywords and item.get_closest_marker("gpu"):
+                item.add_marker(skip)
     if not config.getoption("--slow"):
         skip = pytest.mark.skip(reason="a slow matrix: make test-all")
         for item in items:

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import typer
-
 from smalti.registry import UserError
 from smalti.writing import to_json
 
@@ -175,6 +173,8 @@ def memory_note(found: Mapping[str, Measured], names: Iterable[str]) -> str:
 
 def show(rows: list[Row], notes: list[str], as_json: bool) -> None:
     """Prints rows as a table with notes below, or as JSON with the notes on stderr."""
+    import typer
+
     if as_json:
         typer.echo(to_json([asdict(row) for row in rows]))
     else:

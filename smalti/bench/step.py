@@ -49,6 +49,7 @@ class OurStep:
 
     def __init__(self, recipe: "Recipe", images: "Tensor") -> None:
         from smalti.assembly.assemble import build_model, build_phases
+        from smalti.engine.compiling import compile_parts
         from smalti.engine.health import Guard
         from smalti.engine.runtime import Runtime
         from smalti.engine.turn import Player
@@ -62,6 +63,7 @@ class OurStep:
         for phase in self.phases.values():
             self.runtime.place(phase)
             phase.train()
+        compile_parts(self.model, settings.compile)
         self.players = {
             name: Player(name, phase, self.model, getattr(optim, name), settings, self.runtime)
             for name, phase in self.phases.items()

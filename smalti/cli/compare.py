@@ -34,8 +34,9 @@ def compare(
     found = table.compared([read_result(path) for path in results], mixed=allow_mixed)
     if html is not None:
         from smalti.evaluation.page import page
+        from smalti.report import heading
 
-        write_whole(html, page(found, [path if path.is_dir() else path.parent for path in results]))
+        write_whole(html, page(found, [path if path.is_dir() else path.parent for path in results], heading))
     if as_json:
         rows = [
             {

@@ -23,17 +23,23 @@ if TYPE_CHECKING:
 
 RESULT = "evaluation.json"
 
+Models = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="MODEL...",
+        help="Runs, saved models, foreign checkpoints, folders of diffusers, Hub repositories; images:DIR (made "
+        "elsewhere), jpeg:q=50, webp:q=50, png; module:object.",
+        show_default=False,
+    ),
+]
+Cache = Annotated[
+    bool, typer.Option("--cache/--no-cache", help="Keep features of the images for the next model (SMALTI_CACHE).")
+]
+Contents = Annotated[bool, typer.Option(help="Hash the contents of all files into the result.")]
+
 
 def evaluate(
-    models: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="MODEL...",
-            help="Runs, saved models, foreign checkpoints, folders of diffusers, Hub repositories; images:DIR (made "
-            "elsewhere), jpeg:q=50, webp:q=50, png; module:object.",
-            show_default=False,
-        ),
-    ] = None,
+    models: Models = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of images, searched to any depth.", show_default=False)
     ] = None,
@@ -55,7 +61,8 @@ def evaluate(
     inception: Annotated[
         str, typer.Option(help="Weights of the network of fid, kid and their kin: a path, or random (named so).")
     ] = "pretrained",
-    contents: Annotated[bool, typer.Option(help="Hash the contents of all files into the result.")] = False,
+    cache: Cache = True,
+    contents: Contents = False,
     batch_size: BatchSize = 8,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
@@ -79,15 +86,19 @@ def evaluate(
         return
     if not models or data is None:
         raise UserError("expected MODEL... and --data DIR")
-    wanted = [] if metrics is None else metrics.replace(" ", "").split(",")
+    wanted = metrics.replace(" ", "").split(",") if metrics is not None else []
     reading, under = reading_of(max_pixels, value_range, background), _protocol(protocol, size)
     with ranks() as rank:
         results = []
         for words in models:
             where = _folder(out, words, len(models), models)
             question = _question(words, data, reading, under, device, trust_code)
-            question = _set(question, wanted, batch_size, limit, where)
-            question = replace(question, contents=contents, weights=inception)
+            question = replace(
+                _set(question, wanted, batch_size, limit, where),
+                contents=contents,
+                weights=inception,
+                cache=_cache() if cache else None,
+            )
             results.append(_kept(question, where, resume) or _measured(question, where, rank, pictures))
         if rank == 0:
             _show(results, as_json)
@@ -116,6 +127,12 @@ def _question(
         adapter = open_adapter(words, trust_code=trust_code)
         source = images_for(adapter.image_channels, data, reading)
     return Question(adapter=adapter, source=source, path=str(data), protocol=protocol, device=place)
+
+
+def _cache() -> Path:
+    from smalti.extractors._download import cache_folder
+
+    return cache_folder() / "features"
 
 
 def _set(question: "Question", metrics: Sequence[str], batch: int, limit: int | None, where: Path | None) -> "Question":
@@ -160,7 +177,7 @@ def _measured(question: "Question", where: Path | None, rank: int, pictures: int
     from smalti.evaluation.passing import measure
     from smalti.evaluation.pictures import save_worst
 
-    result = measure(question, _progress(question.adapter, rank))
+    result = measure(question, _progress(question.adapter, rank), lambda line: typer.echo(line, err=True))
     for name, reason in result.cautions.items():
         if rank == 0:
             typer.echo(f"{name}: {reason}", err=True)

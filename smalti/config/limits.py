@@ -22,7 +22,7 @@ TAKEN = frozenset(
     {
         *("generator", "discriminator", "teachers", "type", "options", "merge", "tiny"),
         *("step", "images", "training_images", "seconds", "objective", "index", "name", "train", "val"),
-        *("images_per_second", "eta_seconds", "skipped", "warning"),
+        *("images_per_second", "eta_seconds", "skipped", "warning", "paths"),
         *("total", "raw", "weight", "weighted", "status", "updates", "skipped_steps", "learning_rate"),
         *("gradient_norm", "critic", "augment", "clipped", "logits_real", "logits_fake"),
     }

@@ -7,6 +7,7 @@ discriminator applies it in training mode only.
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,7 @@ class Augmentation(Part, nn.Module):
     kind = "augmentation"
     package = "smalti.discriminators"
     stand_ins = (nn.Module,)
+    forbids_graphs: ClassVar[str] = "what it does to a batch is seeded on the host"
     _seed: int | None = None
 
     @abstractmethod

@@ -10,6 +10,7 @@ from smalti.engine.diagnostics import watch
 from smalti.engine.health import ELSEWHERE, Health
 from smalti.engine.lazy import LazyTerms
 from smalti.engine.logging import Journal, codebook_usage, flatten_reports, mean_over_ranks, to_host
+from smalti.engine.paths import PATHS
 from smalti.engine.runtime import Runtime
 from smalti.engine.settings import EngineSettings
 from smalti.engine.state import TrainState
@@ -42,6 +43,7 @@ class Chronicle:
         self.phases, self.model = phases, model
         self.settings, self.runtime = settings, runtime
         self.health, self.lazy = Health(), LazyTerms()
+        self.paths = ""  # which way the work takes; stands in the record of the first step
         self._began = time.perf_counter()  # less what former runs in this folder took
         self._last = (self._began, 0)
 
@@ -85,7 +87,8 @@ class Chronicle:
         self._last = (now, self.state.images)
         speed = (self.state.images - images) / max(now - then, 1e-9)
         left = (self.settings.max_steps - self.state.step) * self.state.images / self.state.step
-        head = {"images_per_second": speed, "eta_seconds": left / speed if speed else 0.0}
+        head: dict[str, Any] = {"images_per_second": speed, "eta_seconds": left / speed if speed else 0.0}
+        head |= {PATHS: self.paths} if self.state.step == 1 and self.paths else {}
         return head | mean_over_ranks(self.runtime.gather(record))
 
     def log(self, record: Mapping[str, Any]) -> None:

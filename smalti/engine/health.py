@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smalti.extractors import Extractor
 from smalti.nn.starting import StartsOnData
 from smalti.objectives.report import LossReport
 from smalti.outputs import BottleneckOutput
@@ -110,15 +111,25 @@ class Health:
         return incidents
 
 
+def _within_extractors(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules of frozen networks."""
+    for part in module.modules():
+        if isinstance(part, Extractor):
+            yield from part.modules()
+
+
 class Guard:
     """Copies of what a bad step would spoil: the buffers of all phases, and parameters that an update writes itself.
 
-    The forward pass of a bad step may already have fed NaN to a running average. What a module of :class:`StartsOnData`
-    was set to by its first batch is no such thing: it stays, and is not set twice.
+    The forward pass of a bad step may already have fed NaN to a running average. Weights of frozen networks are buffers
+    too, but no step changes them: they are not copied. What a module of :class:`StartsOnData` was set to by its first
+    batch is no such thing: it stays, and is not set twice.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self.owners = list({id(part): part for module in modules for part in module.modules()}.values())
+        frozen = {id(part) for module in modules for part in _within_extractors(module)}
+        parts = {id(part): part for module in modules for part in module.modules() if id(part) not in frozen}
+        self.owners = list(parts.values())
         self.parameters = list({id(p): p for module in modules for p in module.parameters()}.values())
         self.written: dict[int, nn.Parameter] = {}
         self._buffers: list[tuple[nn.Module, str, Tensor]] = []
@@ -127,12 +138,12 @@ class Guard:
     @torch.no_grad()
     def take(self) -> None:
         """Copies the buffers as they are now."""
-        self._buffers = [
-            (owner, name, buffer.clone())
-            for owner in self.owners
-            for name, buffer in owner._buffers.items()
-            if buffer is not None
-        ]
+        places = [(owner, name) for owner in self.owners for name in owner._buffers if owner._buffers[name] is not None]
+        buffers = [owner.get_buffer(name) for owner, name in places]
+        copies = [torch.empty_like(buffer) for buffer in buffers]
+        if copies:
+            torch._foreach_copy_(copies, buffers)
+        self._buffers = [(owner, name, copy) for (owner, name), copy in zip(places, copies, strict=True)]
 
     @contextmanager
     def watching(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """What carries a run: device, processes and precision, through accelerate. The only place that wraps a network."""
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from smalti.data.loader import to_device
 from smalti.engine.settings import EngineSettings
+from smalti.extractors import Extractor
+from smalti.nn.postponed import Postponed
+from smalti.objectives.phases import Phase
 from smalti.registry import UserError
 
 _T = TypeVar("_T")
@@ -37,12 +41,15 @@ class Runtime:
         self.world_size: int = self.accelerator.num_processes
         self.is_main: bool = self.rank == 0
         self.dtype = torch.float64 if settings.precision == "fp64" else torch.float32
+        self.checks = Postponed()
         self._bf16 = settings.precision == "bf16"
+        self._narrow_frozen = settings.frozen == "auto" and self._bf16
         # "auto" is contiguous until channels_last has been timed on a GPU.
-        self._format = torch.channels_last if settings.channels_last is True else torch.contiguous_format
+        self.memory_format = torch.channels_last if settings.channels_last is True else torch.contiguous_format
         # A group on the hosts: agreeing on a signal must not wait for the accelerator.
         self._hosts = dist.new_group(backend="gloo") if self.world_size > 1 else None
         if settings.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may add up in another order
             torch.backends.cudnn.benchmark = False
             torch.use_deterministic_algorithms(True, warn_only=True)
 
@@ -51,11 +58,19 @@ class Runtime:
         """Whether a value may be read from the device at every step without stalling it."""
         return self.device.type == "cpu"
 
+    def postponing(self) -> AbstractContextManager[None]:
+        """Within, checks of values on the device leave them in ``checks``, unless they may be read at every step."""
+        return nullcontext() if self.reads_are_free else self.checks.collecting()
+
     def place(self, module: nn.Module) -> None:
         """Moves a module to the device, in the run's precision and memory format."""
         module.to(device=self.device, dtype=self.dtype)
-        if self._format is torch.channels_last:
+        if self.memory_format is torch.channels_last:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._narrow_frozen:
+            for part in _all_modules(module):
+                if isinstance(part, Extractor):
+                    part.narrow()
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """The module as it is called in training: itself, or DDP around it."""
@@ -82,7 +97,7 @@ class Runtime:
     def _cast(self, value: Tensor) -> Tensor:
         if not value.is_floating_point():
             return value
-        memory = self._format if value.ndim == 4 else torch.preserve_format
+        memory = self.memory_format if value.ndim == 4 else torch.preserve_format
         return value.to(dtype=self.dtype, memory_format=memory)
 
     def any(self, flag: bool) -> bool:
@@ -144,6 +159,14 @@ class Runtime:
             raise outcome[1]
         result: _T = outcome[0]
         return result
+
+
+def _all_modules(module: nn.Module) -> Iterator[nn.Module]:
+    """Of a module, and of the networks that a phase refers to."""
+    yield from module.modules()
+    if isinstance(module, Phase):
+        for other in module.others:
+            yield from other.modules()
 
 
 def _is_loss_of_a_rank(error: RuntimeError) -> bool:

@@ -105,6 +105,11 @@ class EngineSettings:
             kernel. "auto" takes what measured faster on the device: nothing so far, as these kernels were timed on no
             GPU, so that it is false everywhere.
         compile: submodules of the model to compile, by dotted name; slower on a CPU.
+        frozen: how frozen networks compute and keep their weights: "float32", with teachers under the autocast of
+            ``precision``; or "auto", all of them in bf16 where that is the run's precision. Losses are formed in fp32.
+        graphs: "auto" records the passes of an update as a CUDA graph and replays them, where that can be done: it
+            spares a small model the launches that a GPU waits for. A line in the log says where it is not, and why.
+            "off" by default, since it was timed on no GPU.
         deterministic: ask torch for deterministic kernels, as a bit-exact resume on a GPU needs.
     """
 
@@ -126,6 +131,8 @@ class EngineSettings:
     device: Literal["auto", "cpu"] = "auto"
     channels_last: bool | Literal["auto"] = False
     compile: Sequence[str] = ()
+    frozen: Literal["float32", "auto"] = "float32"
+    graphs: Literal["auto", "off"] = "off"
     deterministic: bool = False
 
     def __post_init__(self) -> None:
@@ -136,6 +143,9 @@ class EngineSettings:
             raise ValueError(f"precision={self.precision!r}: expected 'fp32', 'bf16' or 'fp64'")
         if self.channels_last not in (True, False, "auto"):
             raise ValueError(f"channels_last={self.channels_last!r}: expected True, False or 'auto'")
+        for name, allowed in (("graphs", ("auto", "off")), ("frozen", ("float32", "auto"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}: expected {' or '.join(map(repr, allowed))}")
         for name in ("max_steps", "accumulate", "log_every", "keep", "skip_limit"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r}: expected a whole number of at least 1")
@@ -257,16 +267,22 @@ FREE_TO_CHANGE = (
     "engine.save",
     "engine.tracker",
     "engine.skip_limit",
+    "engine.graphs",
     "data.workers",
     "validation.data.workers",
     "out",
 )
+
+# Engine options that came later than the first recipes that may be resumed.
+ENGINE_DEFAULTS = {f"engine.{name}": getattr(EngineSettings, name) for name in ("frozen", "graphs")}
 
 
 def compare_recipes(
     stored: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = FREE_TO_CHANGE
 ) -> list[str]:
     """Differences that forbid to resume a run with ``new``: one line each, ``place: stored value -> new value``.
+
+    An option of the engine that the stored recipe is older than is no difference while it has its default.
 
     >>> compare_recipes({"engine": {"seed": 0, "max_steps": 9}}, {"engine": {"seed": 1, "max_steps": 12}})
     ['engine.seed: 0 -> 1']
@@ -276,7 +292,7 @@ def compare_recipes(
     return [
         f"{place}: {old.get(place, absent)} -> {fresh.get(place, absent)}"
         for place in sorted(old.keys() | fresh.keys())
-        if old.get(place, absent) != fresh.get(place, absent) and place not in free
+        if old.get(place, ENGINE_DEFAULTS.get(place, absent)) != fresh.get(place, absent) and place not in free
     ]
 
 

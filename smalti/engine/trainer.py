@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.chronicle import Chronicle
+from smalti.engine.compiling import compile_parts
 from smalti.engine.data_watch import DataWatch
 from smalti.engine.decoration import decoration
 from smalti.engine.diagnostics import accumulation_warnings, standing_warnings
@@ -18,6 +19,7 @@ from smalti.engine.feed import Feed, LoaderFactory
 from smalti.engine.health import Guard
 from smalti.engine.keeper import OPTIMIZERS, TRAIN, Keeper
 from smalti.engine.logging import Journal, check_tracker
+from smalti.engine.paths import detours, line_of, paths_of, told_before
 from smalti.engine.result import RunResult
 from smalti.engine.run_folder import RunFolder, writing
 from smalti.engine.runtime import Runtime
@@ -29,7 +31,7 @@ from smalti.engine.validation import Examiner, Validation
 from smalti.objectives.phases import Phase
 from smalti.objectives.weight import Clock
 from smalti.outputs import Batch
-from smalti.registry import UserError, suggest
+from smalti.registry import UserError
 
 GO, STOP, FAILED = range(3)  # votes of the ranks on the next step
 
@@ -89,7 +91,7 @@ class Trainer:
         self.phases, self.model = dict(phases), model
         for module in (*self.phases.values(), model):
             self.runtime.place(module)
-        self._compile()
+        compile_parts(model, settings.compile)
         self.players = {
             name: Player(name, self.phases[name], model, spec, settings, self.runtime)
             for name, spec in specs.items()
@@ -123,14 +125,6 @@ class Trainer:
             settings,
             self.runtime,
         )
-
-    def _compile(self) -> None:
-        for name in self.settings.compile:
-            try:
-                self.model.get_submodule(name).compile()
-            except AttributeError as error:
-                known = [place for place, _ in self.model.named_modules() if place]
-                raise UserError(f"engine.compile: the model has no part {name!r}{suggest(name, known)}") from error
 
     # The loop.
 
@@ -248,6 +242,7 @@ class Trainer:
         step, last = self.state.step, self.state.step == self.settings.max_steps
         saves = last or (self.settings.checkpoint_every > 0 and step % self.settings.checkpoint_every == 0)
         if self._is_log_step(step) or saves or self.runtime.reads_are_free:
+            self.runtime.checks.read()
             self._read_health()
         if self._is_log_step(step):
             self.chronicle.tell(turns)
@@ -302,7 +297,9 @@ class Trainer:
             self.journal.open(-1 if step is None else step, self.recipe or {}, measured, self.state.log_lines)
         self._prepare_to_train()
         self.chronicle.warn(changed)
+        slow = self._tell_paths()
         if step is None:
+            self.chronicle.warn(slow)
             self.chronicle.warn(standing_warnings(self.phases))
             self.chronicle.warn(accumulation_warnings(self.phases, self.settings.accumulate))
             self.state.due = self.duties.owed(0)
@@ -316,6 +313,18 @@ class Trainer:
         self.keeper.data, changed = self.watch.settle(self.keeper.data, moved, allowed, self.state)
         self.folder.write_recipe(self.recipe)
         return changed
+
+    def _tell_paths(self) -> list[str]:
+        """Says in a line which way the work takes here; what is slow for want of a fast way, to be warned of."""
+        reasons = {name: player.replayer.reason for name, player in self.players.items()}
+        runtime = self.runtime
+        paths = paths_of(self.model, self.settings, runtime.device, runtime.memory_format, reasons)
+        self.chronicle.paths = line_of(paths)
+        self.journal.watcher.say(self.chronicle.paths)
+        before = told_before(self.folder.metrics)
+        if before is not None and before != self.chronicle.paths:
+            self.chronicle.warn([f"the run goes on another way, {self.chronicle.paths}; it began as {before}"])
+        return detours(paths, runtime.device)
 
     def _prepare_to_train(self) -> None:
         for phase in self.phases.values():
@@ -350,6 +359,8 @@ class Trainer:
         """One step, written nowhere: how large everything is. The networks are then trained by one step."""
         self._prepare_to_train()
         try:
-            return account(self.players, self.runtime, lambda: self.run_cycle(measure=True))
+            found = account(self.players, self.runtime, lambda: self.run_cycle(measure=True))
+            self.runtime.checks.read()
+            return found
         finally:
             self._close()

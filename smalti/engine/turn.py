@@ -1,14 +1,16 @@
 """One update of one phase: forward, backward, clip, step, update. Knows a phase only by its contract."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from smalti.engine.diagnostics import clipped_shares
+from smalti.engine.graphs import CudaRecorder, Replayer, kind_of, why_not
 from smalti.engine.health import Guard, Suspects
 from smalti.engine.optimizers import build_optimizer, learning_rate
 from smalti.engine.randomness import keyed_noise, reseed
@@ -18,6 +20,8 @@ from smalti.objectives.phases import Phase
 from smalti.objectives.report import LossReport
 from smalti.objectives.weight import Clock
 from smalti.registry import UserError
+
+FAKE = "fake of the generator"  # beside the columns of a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,30 @@ def own_key(phase: str, clock: Clock) -> str:
     return f"{phase}.{clock.updates}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """What forward and backward passes of an update found.
+
+    Args:
+        reports: one per micro-batch.
+        gradients: name -> gradient, clipped.
+        norm: total norm before clipping, a scalar.
+        bad: 1 if a loss or gradient was not finite, else 0; a scalar.
+        suspects: which terms and which gradients were finite.
+    """
+
+    reports: Sequence[LossReport]
+    gradients: Mapping[str, Tensor]
+    norm: Tensor
+    bad: Tensor
+    suspects: Suspects
+
+    def kept(self) -> "Passes":
+        """The same, with copies of what is read at a later step."""
+        suspects = replace(self.suspects, values=self.suspects.values.clone(), norms=self.suspects.norms.clone())
+        return replace(self, norm=self.norm.clone(), bad=self.bad.clone(), suspects=suspects)
+
+
 class Player:
     """A phase with what trains it: its optimizer, its wrapping for several ranks, its guard against bad steps.
 
@@ -75,6 +103,8 @@ class Player:
         self.wrapped = runtime.wrap(phase)
         self._watched = False
         self.parameters = {key: p for key, p in phase.named_parameters() if p.requires_grad}
+        reason = why_not(phase, settings, spec, runtime.device, runtime.world_size)
+        self.replayer: Replayer[Passes] = Replayer(CudaRecorder(), self._addresses, reason, name)
 
     def play(
         self,
@@ -99,47 +129,86 @@ class Player:
             noise_key: whose noise to draw; by default this update's own.
         """
         guard.take()
-        self.optimizer.zero_grad(set_to_none=True)
-        reports = self._accumulate(batches, clock, fakes, measure, noise_key)
+        first = self.prepare(batches[0], clock, noise_key)
+        with self.runtime.postponing():
+            found = self._run(first, batches, clock, fakes, measure, noise_key)
+        rate = self._step(found.bad, clock)
+        if weight_clip is not None:
+            self._clamp(weight_clip)
+        clipped = clipped_shares(self.parameters, weight_clip) if weight_clip is not None and measure else {}
+        self._settle(guard, found.bad, found.reports, clock)
+        return Turn(
+            phase=self.name,
+            reports=found.reports,
+            gradient_norm=found.norm,
+            bad=found.bad,
+            learning_rate=rate,
+            suspects=found.suspects,
+            clipped=clipped,
+        )
+
+    def _run(
+        self,
+        first: dict[str, Any],
+        batches: Sequence[Mapping[str, Any]],
+        clock: Clock,
+        fakes: Sequence[Tensor | None],
+        measure: bool,
+        noise_key: str | None,
+    ) -> Passes:
+        """The passes over all micro-batches, of which the first is on the device; replayed if they are recorded."""
+
+        def begin() -> None:
+            self.optimizer.zero_grad(set_to_none=True)
+            self._reseed(clock, 0)
+
+        def work(inputs: dict[str, Any]) -> Passes:
+            fake = inputs.pop(FAKE, None)
+            rest = ((self.prepare(batch, clock, noise_key), fakes[n]) for n, batch in enumerate(batches) if n)
+            return self._passes([(inputs, fake)], rest, len(batches), clock, measure)
+
+        given = dict(first) if fakes[0] is None else first | {FAKE: fakes[0]}
+        kind = None if measure else kind_of(self.phase, clock, given)
+        found, replayed = self.replayer.run(kind, given, begin, lambda inputs: work(dict(inputs)))
+        if not replayed:
+            return found
+        for key, parameter in self.parameters.items():
+            parameter.grad = found.gradients.get(key)
+        return found.kept()
+
+    def _passes(
+        self,
+        first: Iterable[tuple[dict[str, Any], Tensor | None]],
+        rest: Iterable[tuple[dict[str, Any], Tensor | None]],
+        count: int,
+        clock: Clock,
+        measure: bool,
+    ) -> Passes:
+        reports: list[LossReport] = []
+        for number, (ready, fake) in enumerate(chain(first, rest)):
+            if number:
+                self._reseed(clock, number)
+            with self.runtime.no_sync(self.wrapped) if number < count - 1 else nullcontext():
+                reports.append(self._pass(ready, clock, fake, measure, count))
         gradients = {key: p.grad for key, p in self.parameters.items() if p.grad is not None}
         if not gradients:
             raise UserError(f"{self.name}: no term of this phase reaches a parameter that can be trained")
         suspects = Suspects.of(reports, gradients)
         norm = torch.linalg.vector_norm(suspects.norms)
         bad = self.runtime.any_tensor(1.0 - suspects.all_finite().to(norm.dtype))
-        rate = self._step(list(gradients.values()), norm, bad, clock)
-        if weight_clip is not None:
-            self._clamp(weight_clip)
-        clipped = clipped_shares(self.parameters, weight_clip) if weight_clip is not None and measure else {}
-        self._settle(guard, bad, reports, clock)
-        return Turn(
-            phase=self.name,
-            reports=reports,
-            gradient_norm=norm,
-            bad=bad,
-            learning_rate=rate,
-            suspects=suspects,
-            clipped=clipped,
-        )
+        if self.spec.clip is not None:
+            share = torch.clamp(self.spec.clip / (norm + 1e-6), max=1.0)
+            values = list(gradients.values())
+            torch._foreach_mul_(values, share.to(values[0].dtype))
+        return Passes(reports=reports, gradients=gradients, norm=norm, bad=bad, suspects=suspects)
 
-    def _accumulate(
-        self,
-        batches: Sequence[Mapping[str, Any]],
-        clock: Clock,
-        fakes: Sequence[Tensor | None],
-        measure: bool,
-        noise_key: str | None,
-    ) -> list[LossReport]:
-        reports = []
-        for number, batch in enumerate(batches):
-            ready = self.prepare(batch, clock, noise_key)
-            reseed(self.settings.seed, clock.step, self.name, clock.updates, number, self.runtime.rank)
-            if number < len(batches) - 1:
-                with self.runtime.no_sync(self.wrapped):
-                    reports.append(self._pass(ready, clock, fakes[number], measure, len(batches)))
-            else:
-                reports.append(self._pass(ready, clock, fakes[number], measure, len(batches)))
-        return reports
+    def _reseed(self, clock: Clock, number: int) -> None:
+        reseed(self.settings.seed, clock.step, self.name, clock.updates, number, self.runtime.rank)
+
+    def _addresses(self) -> tuple[int, ...]:
+        """Where parameters and buffers lie, of the phase and of the networks that it refers to."""
+        modules = (self.phase, *self.phase.others)
+        return tuple(t.data_ptr() for part in modules for t in chain(part.parameters(), part.buffers()))
 
     def prepare(self, batch: Mapping[str, Any], clock: Clock, noise_key: str | None = None) -> dict[str, Any]:
         """The batch on the device, with a column of noise, keyed by sample, if the model draws any."""
@@ -161,10 +230,7 @@ class Player:
         kept: LossReport = report
         return kept
 
-    def _step(self, gradients: list[Tensor], norm: Tensor, bad: Tensor, clock: Clock) -> float:
-        if self.spec.clip is not None:
-            share = torch.clamp(self.spec.clip / (norm + 1e-6), max=1.0)
-            torch._foreach_mul_(gradients, share.to(gradients[0].dtype))
+    def _step(self, bad: Tensor, clock: Clock) -> float:
         rate = learning_rate(self.spec, clock.step, self.settings.max_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -175,8 +241,9 @@ class Player:
 
     @torch.no_grad()
     def _clamp(self, bound: float) -> None:
-        for parameter in self.parameters.values():
-            parameter.clamp_(-bound, bound)
+        parameters: list[Tensor] = list(self.parameters.values())
+        torch._foreach_clamp_min_(parameters, -bound)
+        torch._foreach_clamp_max_(parameters, bound)
 
     def _settle(self, guard: Guard, bad: Tensor, reports: Sequence[LossReport], clock: Clock) -> None:
         """Lets the phase change its state, unless the step was bad; without asking a GPU which it was."""

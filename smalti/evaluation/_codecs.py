@@ -1,17 +1,15 @@
 """Codecs of Pillow as tokenizers: an honest baseline in bits per pixel."""
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from smalti.evaluation.adapters import Adapter
 from smalti.metrics import Observation
+from smalti.metrics._codec import eight_bits, read, written
 from smalti.outputs import BottleneckOutput
 from smalti.registry import UserError
 
@@ -46,24 +44,16 @@ class Codec(Adapter):
 
     def see(self, images: Tensor, names: Sequence[str]) -> Observation:
         """What metrics see of images (B, 1 or 3, H, W) in [-1, 1], rounded to 8 bits before they are written."""
-        pixels = ((images.detach().cpu().float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        made, bits = zip(*(self._through(image) for image in pixels), strict=True)
+        files = [written(image, self.format, **self.options) for image in eight_bits(images)]
+        made = torch.stack([read(file, images.shape[1]) for file in files])
+        bits = [8 * len(file) for file in files]
         return Observation(
             target=images,
-            reconstruction=(torch.stack(made).to(images.dtype) / 127.5 - 1).to(images.device),
-            bottleneck=BottleneckOutput(latent=images),
+            reconstruction=(made.to(images.dtype) / 127.5 - 1).to(images.device),
+            bottleneck=BottleneckOutput(latent=images[:, :0]),
             codebook_sizes={},
             bits=torch.tensor(bits, dtype=torch.float64, device=images.device),
         )
-
-    def _through(self, image: Tensor) -> tuple[Tensor, int]:
-        array = image[0].numpy() if len(image) == 1 else image.permute(1, 2, 0).numpy()
-        file = io.BytesIO()
-        Image.fromarray(array).save(file, self.format, **self.options)
-        with Image.open(file) as opened:
-            read = np.array(opened.convert("L" if len(image) == 1 else "RGB"), dtype=np.uint8)
-        back = torch.from_numpy(read)
-        return (back[None] if back.ndim == 2 else back.permute(2, 0, 1)), 8 * len(file.getvalue())
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The version of what writes the files."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smalti.evaluation._returns import decoded, encoded
 from smalti.evaluation.adapters import Coder
 from smalti.outputs import BottleneckOutput
 from smalti.registry import UserError, shown
@@ -32,8 +33,9 @@ class Diffusers(Coder):
         super().__init__()
         self.model: Any = model
         self.name, self.origin = name, origin
+        self._shape: tuple[int, ...] = ()
         with torch.no_grad():
-            latent = self._latent(torch.zeros(1, self.image_channels, PROBE, PROBE))
+            latent = self.encode(torch.zeros(1, self.image_channels, PROBE, PROBE)).latent
         self.factor = PROBE // latent.shape[-1]
 
     @property
@@ -47,30 +49,20 @@ class Diffusers(Coder):
         quantizer = getattr(self.model, "quantize", None)
         return {} if quantizer is None else {"codebook": int(quantizer.n_e)}
 
-    def _latent(self, images: Tensor) -> Tensor:
-        """The latent under whichever name the class gives it."""
-        found = self.model.encode(images)
-        if hasattr(found, "latent_dist"):
-            mode: Tensor = found.latent_dist.mode()
-            return mode
-        for name in ("latents", "latent"):
-            if hasattr(found, name):
-                latent: Tensor = getattr(found, name)
-                return latent
-        raise UserError(f"{self.origin}: {type(self.model).__name__}.encode gives no latent_dist, latents or latent")
-
     def encode(self, images: Tensor) -> BottleneckOutput:
-        """Images (B, C, H, W) to a latent, and of a VQModel to tokens (B, 1, h, w)."""
-        latent = self._latent(images)
+        """Images (B, C, H, W) to a latent, its posterior if there is one, and of a VQModel to tokens (B, 1, h, w)."""
+        self._shape = tuple(images.shape)
+        found = encoded(self.model.encode(images), 0, self.origin)
         if not self.codebook_sizes:
-            return BottleneckOutput(latent=latent)
-        _, _, (_, _, indices) = self.model.quantize(latent)
-        return BottleneckOutput(latent=latent, indices=indices.view(len(latent), 1, *latent.shape[2:]))
+            return found
+        _, _, (_, _, indices) = self.model.quantize(found.latent)
+        return BottleneckOutput(
+            latent=found.latent, indices=indices.view(len(found.latent), 1, *found.latent.shape[2:])
+        )
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Latents (B, C', h, w) to images (B, C, H, W)."""
-        made: Tensor = self.model.decode(latent).sample
-        return made
+        """Latents (B, C', h, w) to images (B, C, H, W), of the shape that was encoded last."""
+        return decoded(self.model.decode(latent), self._shape, self.origin)
 
 
 def class_in(folder: Path) -> str | None:

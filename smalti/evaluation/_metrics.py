@@ -9,12 +9,15 @@ from smalti.evaluation.protocol import SAME_CROPS, Protocol
 from smalti.extractors import Extractor
 from smalti.extractors.inception_v3 import InceptionV3
 from smalti.metrics import Metric
+from smalti.metrics._jackknife import GROUPS
 from smalti.registry import UserError, arguments_of, names, resolve, short_name, suggest
 
 USUAL = ("psnr", "ssim", "bits_per_pixel")
 # Metrics of features: at the layer that the protocol names, or at one of their own.
 OF_LAYER = ("fid", "kid", "fid_infinity", "precision_recall", "density_coverage")
 OF_NETWORK = ("sfid", "inception_score")
+# Of single images there is an interval anyway; these have one by leaving out groups of images.
+WITH_INTERVAL = ("fid", "sfid", "fd", "kid", "precision_recall", "density_coverage", "inception_score")
 OF_TOKENS = ("codebook_usage", "perplexity", "bits_per_image")
 
 
@@ -46,6 +49,8 @@ def metrics_of(
             if layer not in networks:
                 networks[layer] = _network(protocol, layer, weights)
             options["extractor"] = networks[layer]
+        if name in WITH_INTERVAL:
+            options["groups"] = GROUPS
         try:
             found[name] = made(**options)
         except (TypeError, ValueError) as error:

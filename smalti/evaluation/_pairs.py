@@ -18,7 +18,7 @@ LISTED = 5
 
 
 class Pairs(Adapter):
-    """Images that were reconstructed elsewhere, with the names of their originals, any suffix.
+    """Images that were reconstructed elsewhere, with the names of their originals, or with another suffix.
 
     They are taken as they are and must have the size that the protocol gives the originals. Their bits are not known.
 
@@ -34,18 +34,7 @@ class Pairs(Adapter):
         super().__init__()
         self.name, self.origin = folder.name or str(folder), str(folder)
         self.source = ImageFolder(str(folder))
-        made = {_stem(name): index for index, name in enumerate(self.source.names)}
-        wanted = {_stem(name): name for name in originals}
-        missing, spare = sorted(wanted.keys() - made.keys()), sorted(made.keys() - wanted.keys())
-        if missing or spare:
-            lines = [
-                f"{folder}: {len(missing)} of {len(wanted)} originals have no reconstruction, "
-                f"{len(spare)} files no original"
-            ]
-            lines += [f"  no reconstruction of {wanted[name]}{suggest(name, spare)}" for name in missing[:LISTED]]
-            lines += [f"  no original of {name}" for name in spare[:LISTED]]
-            raise UserError("\n".join(lines))
-        self.index = {wanted[name]: made[name] for name in wanted}
+        self.index = _paired(folder, originals, self.source.names)
 
     def see(self, images: Tensor, names: Sequence[str]) -> Observation:
         """What metrics see of images (B, 3, H, W) in [-1, 1], called ``names``.
@@ -57,7 +46,7 @@ class Pairs(Adapter):
         return Observation(
             target=images,
             reconstruction=made / 127.5 - 1,
-            bottleneck=BottleneckOutput(latent=images),
+            bottleneck=BottleneckOutput(latent=images[:, :0]),
             codebook_sizes={},
             bits=torch.full((len(images),), torch.nan, dtype=torch.float64, device=images.device),
         )
@@ -75,6 +64,39 @@ class Pairs(Adapter):
     def fingerprint(self) -> Mapping[str, Any]:
         """How many files there are."""
         return {"files": len(self.index)}
+
+
+def _paired(folder: Path, originals: Sequence[str], made: Sequence[str]) -> dict[str, int]:
+    """Name of an original -> number of its reconstruction: of the same name, else the same but for its suffix."""
+    exact = {name: index for index, name in enumerate(made)}
+    stems: dict[str, list[str]] = {}
+    for name in made:
+        stems.setdefault(_stem(name), []).append(name)
+    found, missing = {}, []
+    for original in originals:
+        alike = [original] if original in exact else stems.get(_stem(original), [])
+        if len(alike) > 1:
+            raise UserError(f"{folder}: {original} may be {' or '.join(alike[:LISTED])}: expected one of that name")
+        if alike:
+            found[original] = exact[alike[0]]
+        else:
+            missing.append(original)
+    taken = set(found.values())
+    spare = [name for name, index in exact.items() if index not in taken]
+    twice = len(found) - len(taken)
+    if missing or spare or twice:
+        _refuse(folder, len(originals), missing, spare, twice)
+    return found
+
+
+def _refuse(folder: Path, count: int, missing: Sequence[str], spare: Sequence[str], twice: int) -> None:
+    lines = [f"{folder}: {len(missing)} of {count} originals have no reconstruction, {len(spare)} files no original"]
+    if twice:
+        lines[0] += f", {twice} files are of several originals that differ in their suffix only"
+    stems = sorted({_stem(name) for name in spare})
+    lines += [f"  no reconstruction of {name}{suggest(_stem(name), stems)}" for name in missing[:LISTED]]
+    lines += [f"  no original of {name}" for name in spare[:LISTED]]
+    raise UserError("\n".join(lines))
 
 
 def _stem(name: str) -> str:

@@ -1,5 +1,6 @@
 """What a protocol does to images before anything is measured."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor
@@ -34,4 +35,9 @@ def under(observation: Observation, how: Quantize) -> Observation:
         observation,
         target=quantized(observation.target, how),
         reconstruction=quantized(observation.reconstruction, how),
+        ablations={name: _after(make, how) for name, make in observation.ablations.items()},
     )
+
+
+def _after(make: Callable[[], Tensor], how: Quantize) -> Callable[[], Tensor]:
+    return lambda: quantized(make(), how)

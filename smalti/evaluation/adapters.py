@@ -6,14 +6,16 @@ and how many bits an image takes; the pass over images asks for nothing else.
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from smalti.evaluation._returns import decoded, encoded
 from smalti.metrics import Observation
 from smalti.metrics.bits_per_pixel import stored_bits
+from smalti.metrics.evaluation import observe
 from smalti.nn.hashing import hash_of
-from smalti.nn.padding import pad_to_multiple
 from smalti.outputs import BottleneckOutput
 
 
@@ -53,6 +55,11 @@ class Coder(Adapter):
     Sizes that ``factor`` does not divide are padded right and bottom, by reflection, and cut back.
     """
 
+    @property
+    def network(self) -> Any:
+        """What may be able to decode codebooks apart."""
+        return self
+
     @abstractmethod
     def encode(self, images: Tensor) -> BottleneckOutput:
         """Images (B, C, H, W), sides divisible by ``factor``, to a latent and perhaps tokens."""
@@ -63,17 +70,9 @@ class Coder(Adapter):
 
     def see(self, images: Tensor, names: Sequence[str]) -> Observation:
         """What metrics see of images (B, C, H, W); the padding's tokens count, since they must be stored."""
-        height, width = images.shape[-2:]
         dtype = next((weight.dtype for weight in self.parameters()), images.dtype)
-        bottleneck = self.encode(pad_to_multiple(images.to(dtype), self.factor))
-        made = self.decode(bottleneck.latent)[..., :height, :width]
-        return Observation(
-            target=images,
-            reconstruction=made.to(images.dtype),
-            bottleneck=bottleneck,
-            codebook_sizes=self.codebook_sizes,
-            bits=stored_bits(bottleneck, self.codebook_sizes),
-        )
+        seen = observe(self, images, dtype, self.network)
+        return replace(seen, bits=stored_bits(seen.bottleneck, self.codebook_sizes))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The hash of all tensors, in the order of their names."""
@@ -94,6 +93,7 @@ class Ours(Coder):
         self.model: Any = model
         self.name, self.origin = name, origin
         self.factor = int(model.factor)  # type: ignore[arg-type]
+        self._shape: tuple[int, ...] = ()
 
     @property
     def codebook_sizes(self) -> Mapping[str, int]:
@@ -106,12 +106,16 @@ class Ours(Coder):
         """Channels of its images."""
         return int(getattr(self.model, "image_channels", 3))
 
+    @property
+    def network(self) -> Any:
+        """The network itself."""
+        return self.model
+
     def encode(self, images: Tensor) -> BottleneckOutput:
         """Images (B, C, H, W) to a latent and tokens."""
-        found: BottleneckOutput = self.model.encode(images)
-        return found
+        self._shape = tuple(images.shape)
+        return encoded(self.model.encode(images), len(self.codebook_sizes), self.name)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Latents (B, C', h, w) to images (B, C, H, W)."""
-        found: Tensor = self.model.decode(latent)
-        return found
+        """Latents (B, C', h, w) to images (B, C, H, W), of the shape that was encoded last."""
+        return decoded(self.model.decode(latent), self._shape, self.name)

@@ -8,6 +8,7 @@ from typing import Any
 from smalti.evaluation.results import Result
 from smalti.registry import UserError
 
+ENDS = ("_low", "_high")  # of an interval, behind the name of its number
 MIXED = "*"  # behind a number that was measured otherwise than the first row's
 
 
@@ -59,8 +60,15 @@ def compared(results: Sequence[Result], *, mixed: bool = False) -> Comparison:
         ]
         raise UserError("\n".join(["measured otherwise, and not to be compared (--allow-mixed marks them):", *lines]))
     known = list(dict.fromkeys(number for result in results for number in result.numbers))
-    numbers = [number for number in known if number.partition("/")[0] not in known or "/" not in number]
+    numbers = [number for number in known if not _is_part(number, known)]
     return Comparison(results=results, names=names, numbers=numbers, differences=differences)
+
+
+def _is_part(number: str, known: Sequence[str]) -> bool:
+    """Whether it is of one codebook or channel where there is one of all, or an end of another's interval."""
+    whole, slash, _ = number.partition("/")
+    ends = {number.removesuffix(end) for end in ENDS} - {number}
+    return bool(slash and whole in known) or any(of in known for of in ends)
 
 
 def _names(results: Sequence[Result]) -> list[str]:

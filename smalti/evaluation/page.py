@@ -2,29 +2,32 @@
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from smalti.evaluation._plot import plot
 from smalti.evaluation.comparison import Comparison, cells, footnotes
 from smalti.evaluation.pictures import found_in
 
 RATE, DISTORTION = "bits_per_pixel", "psnr"
 WORST = 8
-WIDTH, HEIGHT, MARGIN = 640, 360, 56
 
 
-def page(comparison: Comparison, folders: Sequence[Path | None] = ()) -> str:
+def page(
+    comparison: Comparison, folders: Sequence[Path | None] = (), words: Callable[[str], str] = lambda name: name
+) -> str:
     """The page; text from results is escaped, pictures are in it, nothing is fetched.
 
     Args:
         comparison: what is shown.
         folders: where the pictures of each result lie, None where there are none.
+        words: what people call a number, of its name.
     """
     template = (resources.files("smalti.evaluation") / "comparison.html").read_text(encoding="utf-8")
     parts = {
-        "TABLE": _table(comparison),
+        "TABLE": _table(comparison, words),
         "NOTES": "".join(f"<p>{html.escape(line)}</p>" for line in footnotes(comparison)),
         "PLOT": _plot(comparison),
         "WORST": _worst(comparison, folders or [None] * len(comparison.results)),
@@ -34,11 +37,12 @@ def page(comparison: Comparison, folders: Sequence[Path | None] = ()) -> str:
     return template
 
 
-def _table(comparison: Comparison) -> str:
-    head, *rows = cells(comparison)
+def _table(comparison: Comparison, words: Callable[[str], str]) -> str:
+    (first, *names), *rows = cells(comparison)
     lines = [
         "<thead><tr>",
-        *(f"<th><button>{html.escape(name)}</button></th>" for name in head),
+        _head(first, first),
+        *(_head(name, words(name)) for name in names),
         "</tr></thead><tbody>",
     ]
     for index, row in enumerate(rows):
@@ -53,42 +57,18 @@ def _table(comparison: Comparison) -> str:
     return "".join([*lines, "</tbody>"])
 
 
+def _head(name: str, called: str) -> str:
+    return f'<th title="{html.escape(name)}"><button>{html.escape(called)}</button></th>'
+
+
 def _plot(comparison: Comparison) -> str:
-    """Rate and distortion of all that have both, as points of an SVG."""
+    """Rate and distortion of all that have both."""
     points = [
         (name, comparison.value(row, RATE), comparison.value(row, DISTORTION))
         for row, name in enumerate(comparison.names)
     ]
     known = [(name, x, y) for name, x, y in points if x is not None and y is not None]
-    if not known:
-        return f"<p>No result has both {RATE} and {DISTORTION}.</p>"
-    xs, ys = [x for _, x, _ in known], [y for _, _, y in known]
-    lines = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{DISTORTION} against {RATE}">']
-    lines.append(f'<path d="M{MARGIN} 16V{HEIGHT - MARGIN}H{WIDTH - 16}" fill="none" stroke="currentColor"/>')
-    for axis, values in ((0, xs), (1, ys)):
-        lines += [_tick(axis, value, values) for value in sorted({min(values), max(values)})]
-    for name, x, y in known:
-        left, top = _place(x, xs, 0), _place(y, ys, 1)
-        lines.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="5"><title>{html.escape(name)}</title></circle>')
-        lines.append(f'<text x="{left + 8:.1f}" y="{top + 4:.1f}">{html.escape(name)}</text>')
-    lines.append(f'<text x="{WIDTH - 16}" y="{HEIGHT - 10}" text-anchor="end">bits per pixel</text>')
-    lines.append('<text x="8" y="12">PSNR, dB</text></svg>')
-    return "".join(lines)
-
-
-def _place(value: float, values: Sequence[float], axis: int) -> float:
-    low, high = min(values), max(values)
-    share = 0.5 if high == low else (value - low) / (high - low)
-    if axis == 0:
-        return MARGIN + 24 + share * (WIDTH - MARGIN - 160)
-    return HEIGHT - MARGIN - 24 - share * (HEIGHT - MARGIN - 64)
-
-
-def _tick(axis: int, value: float, values: Sequence[float]) -> str:
-    at = _place(value, values, axis)
-    if axis == 0:
-        return f'<text x="{at:.1f}" y="{HEIGHT - MARGIN + 18}" text-anchor="middle">{value:.3g}</text>'
-    return f'<text x="{MARGIN - 6}" y="{at + 4:.1f}" text-anchor="end">{value:.4g}</text>'
+    return plot(known) if known else f"<p>No result has both {RATE} and {DISTORTION}.</p>"
 
 
 def _worst(comparison: Comparison, folders: Sequence[Path | None]) -> str:
@@ -98,10 +78,14 @@ def _worst(comparison: Comparison, folders: Sequence[Path | None]) -> str:
         rows = result.worst(DISTORTION, WORST)
         if not rows:
             continue
-        items = (f"<li>{_called(row)}: {row[DISTORTION]:.2f} dB</li>" for row in rows)
         pictures = [] if folder is None else found_in(folder, rows)
-        sliders = (_slider(_called(row), original, made) for row, original, made in pictures)
-        lines.append(f"<h3>{html.escape(name)}</h3><ol>{''.join(items)}</ol><div class=pairs>{''.join(sliders)}</div>")
+        seen = {int(row["index"]) for row, _, _ in pictures}
+        sliders = (_slider(row, original, made) for row, original, made in pictures)
+        items = (f"<li>{_called(row)}: {_decibels(row)}</li>" for row in rows if int(row["index"]) not in seen)
+        lines.append(
+            f"<h3>{html.escape(name)}</h3><div class=pairs>{''.join(sliders)}</div><ol start={len(seen) + 1}>"
+            f"{''.join(items)}</ol>"
+        )
     return "".join(lines) or "<p>No result has values of single images.</p>"
 
 
@@ -109,13 +93,19 @@ def _called(row: Mapping[str, Any]) -> str:
     return html.escape(str(row.get("name", row["index"])))
 
 
-def _slider(name: str, original: Path, made: Path) -> str:
+def _decibels(row: Mapping[str, Any]) -> str:
+    return f"{row[DISTORTION]:.2f} dB"
+
+
+def _slider(row: Mapping[str, Any], original: Path, made: Path) -> str:
     """Two pictures on top of each other, a slider that uncovers the lower one."""
+    name = _called(row)
     below, above = (
         f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in (original, made)
     )
     return (
         f'<figure><div class=pair><img src="{below}" alt="{name}, original"><img src="{above}" alt="{name}, made">'
         f'</div><input type=range min=0 max=100 value=50 aria-label="{name}: made on the left, original on the right">'
-        f"<figcaption>{name}: made | original</figcaption></figure>"
+        f"<div class=sides><span>made</span><span>original</span></div><figcaption>{name}: {_decibels(row)}"
+        "</figcaption></figure>"
     )

@@ -37,9 +37,8 @@ class Partial:
             "small": examination.small,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".unfinished")
-        torch.save(told, beside)
-        os.replace(beside, self.path)
+        torch.save(told, self._beside)
+        os.replace(self._beside, self.path)
 
     def restore(self, examination: Examination) -> int:
         """Puts back what was kept; how many images of this rank that was, 0 if there is nothing or it is damaged."""
@@ -60,9 +59,14 @@ class Partial:
         return int(told["done"])
 
     def forget(self) -> None:
-        """Removes the file: the pass came to its end."""
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
+        """Removes the file, and what a killed process did not finish: the pass came to its end."""
+        for path in (self.path, self._beside):
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+    @property
+    def _beside(self) -> Path:
+        return self.path.with_suffix(".unfinished")
 
 
 def _state(accumulator: Any) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The pass: every image once through a tokenizer, under a protocol, measured; it may be killed and gone on with."""
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,14 @@ from smalti.evaluation.partial import Partial
 from smalti.evaluation.protocol import Protocol
 from smalti.evaluation.results import Result, described, versions
 from smalti.metrics import Metric
+from smalti.metrics._jackknife import HIGH, LOW
+from smalti.metrics._kept import KeptFeatures
 from smalti.metrics.evaluation import Evaluation, Examination, evaluating
 from smalti.nn.distributed import is_distributed, rank, world_size
 from smalti.registry import UserError
 
 SAVED_EVERY = 60.0  # seconds
+DEAR = 20.0  # features of many images take long to write: at most a twentieth of the time goes there
 Progress = Callable[[int, int, float], None]
 
 
@@ -46,6 +51,7 @@ class Question:
         partial: a folder where a pass that is killed leaves what it has; None: nowhere.
         contents: whether the hash of all files' contents belongs to the result.
         weights: of the network of the metrics of features: ``pretrained``, ``random`` or a path.
+        cache: where features of the images are kept for the next tokenizer; None: nowhere.
     """
 
     adapter: Adapter
@@ -59,9 +65,14 @@ class Question:
     partial: Path | None = None
     contents: bool = False
     weights: str = "pretrained"
+    cache: Path | None = None
 
 
-def measure(question: Question, progress: Progress = lambda done, of, seconds: None) -> Result:
+def measure(
+    question: Question,
+    progress: Progress = lambda done, of, seconds: None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Result:
     """Measures all images of all ranks; each rank gets the same result.
 
     Rank r takes images r, r + ranks, ... What has been measured is kept in ``partial`` once a minute; a pass with the
@@ -70,6 +81,7 @@ def measure(question: Question, progress: Progress = lambda done, of, seconds: N
     Args:
         question: what.
         progress: told images done, images in all of this rank, and seconds.
+        say: told what else happens: damaged files that are made anew.
 
     Raises:
         UserError: if nothing can be measured, or an image or a reconstruction does not fit.
@@ -77,8 +89,13 @@ def measure(question: Question, progress: Progress = lambda done, of, seconds: N
     has_tokens = bool(question.adapter.codebook_sizes)
     chosen = metrics_of(question.protocol, question.metrics, has_tokens, question.weights)
     total = len(question.source) if question.limit is None else min(question.limit, len(question.source))
+    for name, metric in chosen.items():
+        fewest = int(getattr(metric, "fewest", 1))  # a metric from elsewhere need not say
+        if total < fewest:
+            raise UserError(f"metrics: {name} needs at least {fewest} images, there is {total or 'none'}")
     began = time.perf_counter()
-    found = _passed(question, chosen, total, progress)
+    with _keeping(question, say) as kept:
+        found = _passed(question, chosen, total, progress, kept)
     rows = sorted(_gathered(found.images), key=lambda row: row["index"])
     if len(rows) < total:
         found = Evaluation(
@@ -97,7 +114,7 @@ def measure(question: Question, progress: Progress = lambda done, of, seconds: N
         samples=len(rows),
         limited=total < len(question.source),
         numbers=dict(found.values),
-        intervals=_intervals(rows, found.values, question.protocol),
+        intervals=_intervals(rows, found.values),
         cautions={**found.cautions, **found.left_out, **cautions(question.protocol, len(rows))},
         images=rows,
         versions=versions(),
@@ -143,24 +160,46 @@ def cautions(protocol: Protocol, samples: int) -> dict[str, str]:
     return {"samples": f"{samples:,} images: {protocol.name} is meant for {protocol.samples:,}"}
 
 
-def _passed(question: Question, chosen: Mapping[str, Metric], total: int, progress: Progress) -> Evaluation:
+@contextmanager
+def _keeping(question: Question, say: Callable[[str], None]) -> Iterator[KeptFeatures | None]:
+    """Within, features of the images are kept where the question says; what was kept stays if all went well."""
+    if question.cache is None:
+        yield None
+        return
+    told = f"{question.protocol.hash} {names_hash(question.source)}"
+    kept = KeptFeatures(question.cache / hashlib.sha256(told.encode()).hexdigest()[:16], say)
+    try:
+        yield kept
+        kept.close()
+    finally:
+        kept.discard()
+
+
+def _passed(
+    question: Question, chosen: Mapping[str, Metric], total: int, progress: Progress, kept: KeptFeatures | None
+) -> Evaluation:
     adapter, names = question.adapter, question.source.names
     examination = Examination(chosen, adapter.codebook_sizes, question.device, names)
     partial = Partial(question.partial, _key(question, chosen, total)) if question.partial else None
     done = partial.restore(examination) if partial else 0
     mine = max(0, -(-(total - rank()) // world_size()))
     began = saved = time.perf_counter()
+    took = 0.0
     with evaluating(adapter, question.device):
         for batch in _batches(question, total, done):
             moved = to_device(dict(batch), question.device)
             called = [names[int(index)] for index in batch["index"].tolist()]
             observation = under(adapter.see(moved["image"], called), question.protocol.quantize)
-            examination.feed(batch, observation)
+            examination.feed(batch, replace(observation, kept=kept))
             done = int(batch["index"][-1]) // world_size() + 1
             progress(done, mine, time.perf_counter() - began)
-            if partial and time.perf_counter() - saved >= SAVED_EVERY:
+            if partial and time.perf_counter() - saved >= max(SAVED_EVERY, DEAR * took):
+                start = time.perf_counter()
                 partial.save(examination, done)
+                if kept is not None:
+                    kept.close()
                 saved = time.perf_counter()
+                took = saved - start
         result = examination.result()
     if partial:
         partial.forget()
@@ -200,14 +239,15 @@ def _lost(rows: Sequence[Mapping[str, Any]], total: int) -> str:
     return f"{total - len(rows)} of {total} images could not be read and are left out"
 
 
-def _intervals(
-    rows: Sequence[Mapping[str, Any]], values: Mapping[str, float], protocol: Protocol
-) -> dict[str, tuple[float, float]]:
+def _intervals(rows: Sequence[Mapping[str, Any]], values: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+    """Of means over images, and of numbers whose metric tells both ends."""
     found = {}
     for name in values:
         of_images = [row[name] for row in rows if isinstance(row.get(name), float)]
         between = interval(of_images) if of_images else None
-        if between is not None:
+        if name + LOW in values and name + HIGH in values:
+            between = values[name + LOW], values[name + HIGH]
+        if between is not None and all(map(math.isfinite, between)):
             found[name] = between
     return found
 

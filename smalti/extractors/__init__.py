@@ -1,9 +1,11 @@
 """Extractors: frozen feature networks. A teacher is a role of one, not a class of its own."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from smalti.extractors._images import Channels, chosen, seen
@@ -14,7 +16,8 @@ class Extractor(Part, nn.Module):
     """Base of all extractors: frozen, always in evaluation mode, whatever ``train()`` says.
 
     ``input_range`` is the range of the images it takes; it normalises them itself. ``image_channels`` are the numbers
-    of channels that it can look at, ``smallest_size`` is the least height and width.
+    of channels that it can look at, ``smallest_size`` is the least height and width. One that is ``exact`` computes in
+    full precision whatever it is told, since its numbers are compared with published ones.
 
     Args:
         channels: which channels of the images it sees, and in which order, counted from 0; None: all of them.
@@ -26,6 +29,8 @@ class Extractor(Part, nn.Module):
     input_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     image_channels: ClassVar[tuple[int, ...]] = (1, 3)
     smallest_size: int = 1
+    exact: ClassVar[bool] = False
+    _narrow: bool = False
 
     def __init__(self, channels: Channels | None = None) -> None:
         super().__init__()
@@ -52,6 +57,38 @@ class Extractor(Part, nn.Module):
         if min(height, width) < self.smallest_size:
             return f"images of {height} x {width} pixels: it needs at least {self.smallest_size} x {self.smallest_size}"
         return None
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What ``forward`` gives, in at least float32 where the network itself computes in bfloat16."""
+        if not self._narrow:
+            return super().__call__(*inputs)
+        with self.precision(inputs[0].device):
+            return tuple(feature.float() for feature in super().__call__(*inputs))
+
+    def precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Within, the network computes as it was told to: in bfloat16, or as whoever calls it."""
+        return torch.autocast(device.type, dtype=torch.bfloat16) if self._narrow else nullcontext()
+
+    def networks(self) -> Iterator[nn.Module]:
+        """All modules that it computes with, also those that it does not register."""
+        for child in self.children():
+            yield from child.networks() if isinstance(child, Extractor) else child.modules()
+
+    def narrow(self) -> None:
+        """From here on it computes in bfloat16, with weights that are kept so: half the memory, and no casts.
+
+        Convolutions and linear layers only; normalisations, and what is done to the images before, stay as they are.
+        """
+        if self.exact:
+            return
+        self._narrow = True
+        for module in self.networks():
+            weight = getattr(module, "weight", None)
+            if not isinstance(weight, Tensor) or weight.ndim < 2 or isinstance(module, nn.Embedding):
+                continue
+            for tensor in (weight, getattr(module, "bias", None)):
+                if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                    tensor.data = tensor.data.to(torch.bfloat16)
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -88,8 +88,9 @@ class CLIP(TextImageExtractor):
         if isinstance(texts, str):
             raise ValueError(f"texts={texts!r}: expected a sequence of texts")
         tokens = {name: values.to(self.shift.device) for name, values in self._tokens(list(texts)).items()}
-        pooled = self.network.text_model(**tokens).pooler_output
-        return unit(self.network.text_projection(pooled))
+        with self.precision(self.shift.device):
+            found = self.network.text_projection(self.network.text_model(**tokens).pooler_output)
+        return unit(found)
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask``, both with shape (M, L)."""

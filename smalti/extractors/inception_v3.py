@@ -56,6 +56,8 @@ class InceptionV3(Extractor):
         ('inception_v3 (random weights)', [(1, 64), (1, 768)])
     """
 
+    exact = True
+
     def __init__(
         self,
         *,

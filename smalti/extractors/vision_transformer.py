@@ -1,10 +1,10 @@
 """Any vision transformer of the package transformers as a teacher: CLIP, DINOv2, ViT, SigLIP, ..."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from smalti.extractors import Extractor
 from smalti.extractors._images import Channels
@@ -70,6 +70,11 @@ class VisionTransformer(Extractor):
         # More tokens than a square of patches: the first ones are classes or registers.
         patches = int(tokens.shape[1] ** 0.5) ** 2
         return (tokens[:, tokens.shape[1] - patches :].mean(dim=1),)
+
+    def networks(self) -> Iterator[nn.Module]:
+        """All modules of the network, which is not registered."""
+        if self._frozen.network is not None:
+            yield from self._frozen.network.modules()
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """The network moves along, though no state dict holds it."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from smalti.losses._reduction import at_least_float32
+from smalti.nn.postponed import judge
 
 Range = tuple[float, float]
 SIGNED: Range = (-1.0, 1.0)
@@ -38,6 +39,8 @@ def ends(data_range: float | Sequence[float]) -> Range:
 def check_images(prediction: Tensor, target: Tensor, allowed: Range) -> None:
     """Raises ValueError for whole numbers where real ones are meant, or a ``target`` outside the range ``allowed``.
 
+    A training step on a GPU does not wait for the values: they are judged at its next log step.
+
     Args:
         prediction: with shape (B, C, H, W); its values may leave the range.
         target: same shape; on the meta device only its type is looked at.
@@ -56,10 +59,13 @@ def check_images(prediction: Tensor, target: Tensor, allowed: Range) -> None:
             raise ValueError(f"{name} is {images.dtype}: {wanted.replace('images', 'floating images')}")
     if target.is_meta or target.numel() == 0 or torch.compiler.is_compiling():
         return
-    least, most = (value.item() for value in target.detach().aminmax())
     slack = RANGE_TOLERANCE * (high - low)
-    if least < low - slack or most > high + slack:
-        raise ValueError(f"target has values from {least:.3g} to {most:.3g}: {wanted}")
+
+    def complain(least: float, most: float) -> None:
+        if least < low - slack or most > high + slack:
+            raise ValueError(f"target has values from {least:.3g} to {most:.3g}: {wanted}")
+
+    judge(target, (check_images, allowed), complain)
 
 
 def floating(images: Tensor) -> Tensor:

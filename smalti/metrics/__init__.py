@@ -1,9 +1,9 @@
 """Metrics: how good a reconstruction or a codebook is. Recipes name them; torchmetrics accumulates them."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -12,6 +12,13 @@ from smalti.registry import Part
 
 if TYPE_CHECKING:
     from torchmetrics import Metric as Accumulator
+
+
+class Keeper(Protocol):
+    """Keeps the features of real images."""
+
+    def features(self, word: str, images: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        """Features (B, d) of images (B, C, H, W), kept or computed, of the network and layer that ``word`` tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +31,9 @@ class Observation:
         bottleneck: what stood between them.
         codebook_sizes: name -> number of codes.
         bits: what each image takes to store, with shape (B,); None: what its tokens or the numbers of its latent take.
+        ablations: codebook -> what makes the reconstruction (B, C, H, W) with that one at its mean code; of tokenizers
+            with several that can decode them apart.
+        kept: where features of real images are kept; None: nowhere.
     """
 
     target: Tensor
@@ -31,20 +41,23 @@ class Observation:
     bottleneck: BottleneckOutput
     codebook_sizes: Mapping[str, int]
     bits: Tensor | None = None
+    ablations: Mapping[str, Callable[[], Tensor]] = field(default_factory=dict)
+    kept: "Keeper | None" = None
 
 
 class Metric(Part):
     """Base of all metrics: a light description; ``create`` imports torchmetrics and gives the accumulator.
 
     ``higher_is_better`` defines what "best" means when a recipe monitors the metric; None: it cannot be monitored.
-    Images with a side below ``smallest_size`` are left out of it. Its numbers begin with its short name, or with one of
-    ``aliases`` where that would promise too much.
+    Images with a side below ``smallest_size`` are left out of it; of fewer images than ``fewest`` it says nothing. Its
+    numbers begin with its short name, or with one of ``aliases`` where that would promise too much.
     """
 
     kind = "metric"
     package = "smalti.metrics"
     higher_is_better: bool | None = None
     smallest_size: int = 1
+    fewest: ClassVar[int] = 1
     aliases: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

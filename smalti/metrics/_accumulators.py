@@ -76,6 +76,10 @@ class _Counts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the 
 
     full_state_update = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs: dict[tuple[str, str], int] = {}
+
     def hold(self, name: str, kinds: int | None) -> None:
         """Begins to count under a name: numbers below ``kinds``, or any if it is None."""
         if kinds is not None:
@@ -107,6 +111,38 @@ class _Counts(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the 
         parts = (getattr(self, f"keys_{name}"), counts)
         keys, counts = (torch.cat([empty, *v]) if isinstance(v, list) else v for v in parts)
         return _merged(keys, counts)
+
+    def declare_pairs(self, sizes: Mapping[str, int]) -> None:
+        """Begins to count the pairs of codebooks: name -> number of codes.
+
+        Raises:
+            UserError: if pairs of codes are too many to be numbered.
+        """
+        for one, two in combinations(sizes, 2):
+            if (one, two) in self.pairs:
+                continue
+            if sizes[one] * sizes[two] > MOST_PAIRS:
+                raise UserError(
+                    f"{one} and {two} have {sizes[one] * sizes[two]:,} pairs of codes: expected at most 2^62"
+                )
+            self.pairs[one, two] = sizes[two]
+            self.hold(_pair(one, two), None)
+
+    def count_pairs(self, indices: Tensor | None, sizes: Mapping[str, int]) -> None:
+        """Counts pairs of tokens with shape (B, G, h, w) of codebooks of ``sizes``; None if there are none."""
+        order = list(sizes)
+        for one, two in self.pairs if indices is not None else ():
+            first, second = (indices[:, order.index(name)].flatten() for name in (one, two))  # type: ignore[index]
+            both = (first >= 0) & (second >= 0)
+            self.count(_pair(one, two), first[both] * self.pairs[one, two] + second[both])
+
+    def held_pairs(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """``<a>-<b>`` -> codes a, codes b, and how often they stood together, each with shape (N,)."""
+        found = {}
+        for (one, two), size in self.pairs.items():
+            keys, counts = self.held(_pair(one, two))
+            found[f"{one}-{two}"] = (keys // size, keys % size, counts)
+        return found
 
 
 class CodeCounts(_Counts):
@@ -158,7 +194,6 @@ class PairCounts(_Counts):
     def __init__(self, summarize: Callable[[Mapping[str, tuple[Tensor, Tensor, Tensor]]], dict[str, Tensor]]) -> None:
         super().__init__()
         self.summarize = summarize
-        self.pairs: dict[tuple[str, str], int] = {}
 
     def declare(self, sizes: Mapping[str, int]) -> None:
         """Begins to count the pairs of codebooks: name -> number of codes. Ranks without a batch must know them.
@@ -166,39 +201,26 @@ class PairCounts(_Counts):
         Raises:
             UserError: if pairs of codes are too many to be numbered.
         """
-        for one, two in combinations(sizes, 2):
-            if (one, two) in self.pairs:
-                continue
-            if sizes[one] * sizes[two] > MOST_PAIRS:
-                raise UserError(
-                    f"{one} and {two} have {sizes[one] * sizes[two]:,} pairs of codes: expected at most 2^62"
-                )
-            self.pairs[one, two] = sizes[two]
-            self.hold(_word(one, two), None)
+        self.declare_pairs(sizes)
 
     def update(self, indices: Tensor | None, sizes: Mapping[str, int]) -> None:
         """Counts tokens with shape (B, G, h, w) of codebooks of ``sizes``; None if there are none."""
         self.declare(sizes)
-        if indices is None:
-            return
-        order = list(sizes)
-        for one, two in self.pairs:
-            first, second = (indices[:, order.index(name)].flatten() for name in (one, two))
-            both = (first >= 0) & (second >= 0)
-            self.count(_word(one, two), first[both] * self.pairs[one, two] + second[both])
+        self.count_pairs(indices, sizes)
 
     def compute(self) -> dict[str, Tensor]:
         """Name -> number; nothing with fewer than two codebooks."""
-        found = {}
-        for (one, two), size in self.pairs.items():
-            keys, counts = self.held(_word(one, two))
-            found[f"{one}-{two}"] = (keys // size, keys % size, counts)
-        return self.summarize(found)
+        return self.summarize(self.held_pairs())
 
 
-def _word(*names: str) -> str:
+def _pair(one: str, two: str) -> str:
+    """A name for a state that no other pair has, nor a codebook: ``a`` and ``b_c`` are not ``a_b`` and ``c``."""
+    return f"{len(one)}_{_word(one)}_{_word(two)}"
+
+
+def _word(name: str) -> str:
     """A name for a state: those of the steps of a codebook hold a dot."""
-    return "_".join(names).replace(".", "__")
+    return name.replace(".", "__")
 
 
 def _merged(keys: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,8 +9,18 @@ from torch import Tensor
 from smalti.extractors import Extractor
 from smalti.extractors._inception import Layer
 from smalti.metrics import Metric, Observation
-from smalti.metrics._features import Side, called, chosen_layer, features_of, pooled, published_inception
-from smalti.metrics._moments import Moments, frechet_distance
+from smalti.metrics._features import (
+    Side,
+    called,
+    chosen_layer,
+    features_of,
+    hashed,
+    pooled,
+    published_inception,
+)
+from smalti.metrics._frechet_rows import distances_left_out, total_of_rows
+from smalti.metrics._jackknife import check_groups, ends
+from smalti.metrics._moments import Moments, frechet_distance, moments_of
 from smalti.metrics._moments_file import read_moments
 from smalti.registry import UserError
 
@@ -30,6 +40,7 @@ class FeatureMetric(Metric):
     """
 
     higher_is_better: bool | None = False
+    fewest: ClassVar[int] = 2
     layers: ClassVar[tuple[Layer, ...]] = ("2048", "64", "192", "768")
 
     def __init__(self, extractor: Extractor | None, own: str, foreign: str | None = None) -> None:
@@ -41,6 +52,13 @@ class FeatureMetric(Metric):
     def features(self, observation: Observation, side: Side) -> Tensor:
         """Features with shape (B, d) of the real or the made images (B, C, H, W)."""
         return pooled(features_of(self.extractor, observation, side, self.layer))
+
+    def of_real(self, observation: Observation) -> Tensor:
+        """Features with shape (B, d) of the real images (B, C, H, W), those that are kept where there are any."""
+        if observation.kept is None:
+            return self.features(observation, "real")
+        word = hashed(self.extractor, f"{type(self).features.__qualname__} {self.layer}")
+        return observation.kept.features(word, observation.target, lambda: self.features(observation, "real"))
 
     def warnings(self, accumulator: Any) -> tuple[str, ...]:
         """What to know of the number of images, once the value was computed."""
@@ -57,20 +75,28 @@ class FrechetMetric(FeatureMetric):
         foreign: what the names with other networks begin with.
         reference: a file of moments to measure against, instead of the real images.
         names: what mean and covariance are called in it.
+        groups: of images, left out in turn for the interval; 0: no interval, and no features are kept.
     """
 
     def __init__(
-        self, extractor: Extractor | None, own: str, foreign: str, reference: str | None, names: tuple[str, str]
+        self,
+        extractor: Extractor | None,
+        own: str,
+        foreign: str,
+        reference: str | None,
+        names: tuple[str, str],
+        groups: int,
     ) -> None:
         super().__init__(extractor, own, foreign)
+        self.groups = check_groups(groups)
         self.reference = None if reference is None else read_moments(reference, names)
         self.source = reference
 
     def create(self) -> "Accumulator":
-        """An accumulator of moments, O(d^2) whatever the number of images."""
-        from smalti.metrics._feature_accumulators import FeatureMoments
+        """An accumulator of moments, O(d^2) whatever the number of images; for an interval one of all features."""
+        from smalti.metrics._feature_accumulators import FeatureMoments, FeatureSets
 
-        return FeatureMoments(self.summarize)
+        return FeatureSets(self.summarize_rows) if self.groups else FeatureMoments(self.summarize)
 
     def update(self, accumulator: "Accumulator", observation: Observation) -> None:
         """Adds the images of a batch, each with shape (B, C, H, W); of real ones none if their moments are known.
@@ -84,11 +110,24 @@ class FrechetMetric(FeatureMetric):
                 f"reference={self.source!r}: moments of {len(self.reference.mean)} features, but {self.name} has "
                 f"{made.shape[1]}"
             )
-        accumulator.update(None if self.reference is not None else self.features(observation, "real"), made)
+        real = None if self.reference is not None else self.of_real(observation)
+        if not self.groups:
+            accumulator.update(real, made)
+            return
+        from smalti.metrics._feature_accumulators import image_keys
+
+        accumulator.update(real, made, image_keys(observation.target))
 
     def summarize(self, real: Moments, made: Moments) -> Mapping[str, Tensor]:
         """The distance under its name."""
         return {self.name: frechet_distance(made, self.reference or real)}
+
+    def summarize_rows(self, real: Tensor, made: Tensor) -> Mapping[str, Tensor]:
+        """The distance and its interval, of features with shape (N, d)."""
+        moments = [moments_of(total_of_rows(rows)) for rows in (real, made)]
+        found = self.summarize(*moments)
+        without = distances_left_out(self.reference or real, made, self.groups)
+        return {**found, **ends(self.name, found[self.name], without, least=0.0)}
 
     def warnings(self, accumulator: Any) -> tuple[str, ...]:
         """What to know of the number of images, once the value was computed."""
@@ -116,5 +155,5 @@ class SetsMetric(FeatureMetric):
         """Adds the images of a batch, each with shape (B, C, H, W)."""
         from smalti.metrics._feature_accumulators import image_keys
 
-        real = self.features(observation, "real") if "real" in self.sides else None
+        real = self.of_real(observation) if "real" in self.sides else None
         accumulator.update(real, self.features(observation, "made"), image_keys(observation.target))

@@ -3,6 +3,7 @@
 All metrics of a pass that use one network share what it found: the last observation's features are remembered.
 """
 
+import hashlib
 import re
 import weakref
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from smalti.registry import UserError, arguments_of
 Side = Literal["real", "made"]
 USED: tuple[Layer, ...] = ("spatial", "2048", "logits_unbiased")  # by the metrics of Inception-v3, in one pass
 _RANDOM = "random weights"
+_hashes: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
 _published: "weakref.WeakValueDictionary[str, InceptionV3]" = weakref.WeakValueDictionary()
 
 
@@ -147,6 +149,27 @@ def label(extractor: nn.Module) -> str:
         return f"random_{_word(name.removesuffix('_v3'))}"
     stems = [re.sub(r"\.\w+$", "", file) for file in note.split(", ")]
     return "_".join(filter(None, map(_word, [name, *stems])))
+
+
+def hashed(extractor: nn.Module, of: str) -> str:
+    """16 hex digits that tell a network by its class, options and numbers, and what is taken ``of`` it.
+
+    Example:
+        >>> one, same, other = (nn.Conv2d(1, 1, 1) for _ in range(3))
+        >>> same.load_state_dict(one.state_dict())
+        <All keys matched successfully>
+        >>> hashed(one, "last") == hashed(same, "last") != hashed(other, "last") != hashed(one, "first")
+        True
+    """
+    if extractor not in _hashes:
+        options = arguments_of(extractor) if isinstance(extractor, Extractor) else {}
+        told = {name: value for name, value in options.items() if name != "weights"}  # the numbers are told below
+        digest = hashlib.sha256(f"{type(extractor).__module__}.{type(extractor).__qualname__} {told}".encode())
+        for name, value in sorted({**dict(extractor.named_parameters()), **dict(extractor.named_buffers())}.items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        _hashes[extractor] = digest.hexdigest()
+    return hashlib.sha256(f"{_hashes[extractor]} {of}".encode()).hexdigest()[:16]
 
 
 def _word(text: str) -> str:

@@ -50,6 +50,30 @@ def add_total(total: Tensor, other: Tensor) -> None:
     _move(total, other[0, 0].item(), other[0, 1:])
 
 
+def without_total(whole: Tensor, part: Tensor) -> Tensor:
+    """The total of the rows of ``whole`` that are not in ``part``, which is some of them.
+
+    Example:
+        >>> rows = torch.tensor([[1.0], [2.0], [6.0]])
+        >>> whole, part = new_total(1), new_total(1)
+        >>> add_rows(whole, rows)
+        >>> add_rows(part, rows[:1])
+        >>> without_total(whole, part)
+        tensor([[2., 4.],
+                [0., 8.]], dtype=torch.float64)
+    """
+    count, gone = whole[0, 0].item(), part[0, 0].item()
+    rest = whole.clone()
+    left = count - gone
+    if gone and left:
+        rest[0, 0] = left
+        rest[0, 1:] += (whole[0, 1:] - part[0, 1:]) * (gone / left)
+        step = rest[0, 1:] - part[0, 1:]
+        rest[1:, 1:] -= part[1:, 1:]
+        rest[1:, 1:].addr_(step, step, alpha=-gone * left / count)
+    return rest if left else new_total(len(whole) - 1, whole.device)
+
+
 def merged(totals: Iterable[Tensor]) -> Tensor:
     """The total of all rows of some totals; those of shape (0, 0) have none.
 
@@ -111,13 +135,13 @@ def frechet_distance(first: Moments, second: Moments) -> Tensor:
     apart = (first.mean - second.mean).square().sum()
     if not (traces + apart).isfinite():
         return torch.full_like(traces, torch.nan)
-    root = _root(first.covariance)
+    root = root_of(first.covariance)
     common = torch.linalg.eigvalsh(root.T @ (second.covariance @ root)).clamp_min(0.0).sqrt().sum()
     distance: Tensor = apart + traces - 2.0 * common
     return distance.clamp_min(0.0)
 
 
-def _root(covariance: Tensor) -> Tensor:
+def root_of(covariance: Tensor) -> Tensor:
     """R with shape (d, r) and R R^T the covariance (d, d): of Cholesky, or of eigenvectors if some direction is empty.
 
     At d = 2048 the former takes a tenth of the time.

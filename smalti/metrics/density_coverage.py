@@ -8,6 +8,7 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.metrics._feature_metric import SetsMetric
+from smalti.metrics._jackknife import Groups, check_groups, shares_of
 from smalti.metrics._neighbours import inside, one_if_finite, radii
 
 
@@ -27,10 +28,15 @@ def density_coverage(real: Tensor, made: Tensor, *, k: int = 5) -> tuple[Tensor,
         >>> density_coverage(torch.tensor([[0.0], [1.0], [9.0]]), torch.tensor([[0.5], [0.6]]), k=1)
         (tensor(2., dtype=torch.float64), tensor(0.6667, dtype=torch.float64))
     """
+    density, coverage = covered(real, made, k=k)
+    return density.mean(), coverage.mean()
+
+
+def covered(real: Tensor, made: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
+    """Real balls around each made feature over k, and 1 of each real ball that holds any, else 0, (M,) and (N,)."""
     balls, held = inside(made, real, radii(real, k))
     known = one_if_finite(real, made)
-    density = balls.double().mean() / max(min(k, len(real) - 1), 1)
-    return known * density, known * (held > 0).double().mean()
+    return known * balls.double() / max(min(k, len(real) - 1), 1), known * (held > 0).double()
 
 
 class DensityCoverage(SetsMetric):
@@ -43,17 +49,25 @@ class DensityCoverage(SetsMetric):
     Args:
         extractor: the network; None for :class:`smalti.extractors.inception_v3.InceptionV3`, pretrained.
         k: which neighbour.
+        groups: of images, left out in turn for ``_low`` and ``_high``, where the value lies with 95 %; 0:
+            neither. The balls stay those of all images.
     """
 
     higher_is_better = True
 
-    def __init__(self, extractor: Extractor | None = None, k: Annotated[int, Field(ge=1, le=10_000)] = 5) -> None:
+    def __init__(
+        self,
+        extractor: Extractor | None = None,
+        k: Annotated[int, Field(ge=1, le=10_000)] = 5,
+        groups: Groups = 0,
+    ) -> None:
         super().__init__(extractor, "density_coverage")
+        self.groups = check_groups(groups)
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1")
         self.k = k
 
     def summarize(self, real: Tensor, made: Tensor) -> Mapping[str, Tensor]:
         """Both numbers, of features with shape (N, d)."""
-        density, coverage = density_coverage(real, made, k=self.k)
-        return {f"{self.name}_density": density, f"{self.name}_coverage": coverage}
+        found = covered(real, made, k=self.k)
+        return shares_of([f"{self.name}_density", f"{self.name}_coverage"], found, self.groups)

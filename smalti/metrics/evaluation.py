@@ -1,9 +1,10 @@
 """Evaluation: a model, images it never saw, and metrics; one pass, one encoding for each batch."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from smalti.data.loader import to_device
 from smalti.metrics import Metric, Observation
+from smalti.metrics._ablations import at_means
 from smalti.metrics._made import ImageMaker, observe_made
 from smalti.nn.distributed import all_reduce_sum
 from smalti.nn.padding import pad_to_multiple
@@ -192,16 +194,23 @@ def _naming(batch: Mapping[str, Any], names: Sequence[str]) -> Iterator[None]:
         raise UserError(f"{names[int(batch['index'][0])]}: {error}") from error
 
 
-def observe(model: Tokenizer, images: Tensor, dtype: torch.dtype = torch.float32) -> Observation:
-    """What metrics see of ``images`` with shape (B, C, H, W) in [-1, 1]; the model works in ``dtype``."""
+def observe(model: Tokenizer, images: Tensor, dtype: torch.dtype = torch.float32, network: Any = None) -> Observation:
+    """What metrics see of ``images`` with shape (B, C, H, W) in [-1, 1]; the model works in ``dtype``.
+
+    ``network`` is what may decode codebooks apart, where it is not the model itself.
+    """
     height, width = images.shape[-2:]
     bottleneck = model.encode(pad_to_multiple(images.to(dtype), model.factor))
-    reconstruction = model.decode(bottleneck.latent)[..., :height, :width]
+
+    def cut(make: Callable[[], Tensor]) -> Tensor:
+        return make()[..., :height, :width].to(images.dtype)
+
     return Observation(
         target=images,
-        reconstruction=reconstruction.to(images.dtype),
+        reconstruction=cut(lambda: model.decode(bottleneck.latent)),
         bottleneck=bottleneck,
         codebook_sizes=model.codebook_sizes,
+        ablations={name: partial(cut, make) for name, make in at_means(network or model, bottleneck.latent).items()},
     )
 
 

@@ -4,6 +4,7 @@ from smalti.extractors import Extractor
 from smalti.extractors.dinov2 import DINOv2
 from smalti.metrics._feature_metric import FrechetMetric
 from smalti.metrics._features import label
+from smalti.metrics._jackknife import Groups
 
 
 class FD(FrechetMetric):
@@ -16,8 +17,9 @@ class FD(FrechetMetric):
         extractor: the network; None for :class:`smalti.extractors.dinov2.DINOv2`, small and pretrained.
         reference: an .npz file with ``mu`` (d,) and ``sigma`` (d, d) to measure the made images against; None: the real
             images.
+        groups: of images, left out in turn for ``_low`` and ``_high``, where the value lies with 95 %; 0: neither.
     """
 
-    def __init__(self, extractor: Extractor | None = None, reference: str | None = None) -> None:
+    def __init__(self, extractor: Extractor | None = None, reference: str | None = None, groups: Groups = 0) -> None:
         network = DINOv2() if extractor is None else extractor
-        super().__init__(network, f"fd_{label(network)}", "fd", reference, ("mu", "sigma"))
+        super().__init__(network, f"fd_{label(network)}", "fd", reference, ("mu", "sigma"), groups)

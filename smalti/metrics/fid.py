@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from smalti.extractors import Extractor
 from smalti.metrics._feature_metric import FrechetMetric
+from smalti.metrics._jackknife import Groups
 
 
 class FID(FrechetMetric):
@@ -18,9 +19,10 @@ class FID(FrechetMetric):
         extractor: the network; None for :class:`smalti.extractors.inception_v3.InceptionV3`, pretrained.
         reference: an .npz file with ``mu`` (d,) and ``sigma`` (d, d), as they are published, to measure the made images
             against; None: the real images.
+        groups: of images, left out in turn for ``_low`` and ``_high``, where the value lies with 95 %; 0: neither.
     """
 
     aliases: ClassVar[tuple[str, ...]] = ("fd_",)
 
-    def __init__(self, extractor: Extractor | None = None, reference: str | None = None) -> None:
-        super().__init__(extractor, "fid", "fd", reference, ("mu", "sigma"))
+    def __init__(self, extractor: Extractor | None = None, reference: str | None = None, groups: Groups = 0) -> None:
+        super().__init__(extractor, "fid", "fd", reference, ("mu", "sigma"), groups)

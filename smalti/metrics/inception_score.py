@@ -12,6 +12,7 @@ from smalti.extractors import Extractor
 from smalti.extractors._inception import Layer
 from smalti.metrics._feature_metric import SetsMetric
 from smalti.metrics._features import Side
+from smalti.metrics._jackknife import Groups, check_groups, ends, left_out
 
 
 def inception_score(logits: Tensor, *, splits: int = 10, seed: int | None = 0) -> tuple[Tensor, Tensor]:
@@ -49,6 +50,7 @@ class InceptionScore(SetsMetric):
         extractor: the network; None for :class:`smalti.extractors.inception_v3.InceptionV3`, pretrained.
         splits: parts that the shuffled images are cut into.
         seed: of the shuffle.
+        groups: of images, left out in turn for ``_low`` and ``_high``, where the value lies with 95 %; 0: neither.
     """
 
     higher_is_better = True
@@ -60,8 +62,10 @@ class InceptionScore(SetsMetric):
         extractor: Extractor | None = None,
         splits: Annotated[int, Field(ge=1, le=100_000)] = 10,
         seed: Annotated[int, Field(ge=0)] = 0,
+        groups: Groups = 0,
     ) -> None:
         super().__init__(extractor, "inception_score")
+        self.groups = check_groups(groups)
         if splits < 1:
             raise ValueError(f"splits={splits}: expected at least 1")
         self.splits = splits
@@ -70,7 +74,10 @@ class InceptionScore(SetsMetric):
     def summarize(self, real: Tensor, made: Tensor) -> Mapping[str, Tensor]:
         """Score and deviation, of logits with shape (N, K)."""
         score, deviation = inception_score(made, splits=self.splits, seed=self.seed)
-        return {self.name: score, f"{self.name}_deviation": deviation}
+        without = left_out(
+            len(made), self.groups, lambda rows: inception_score(made[rows], splits=self.splits, seed=self.seed)[0]
+        )
+        return {self.name: score, f"{self.name}_deviation": deviation, **ends(self.name, score, without, least=1.0)}
 
 
 def _score(logits: Tensor) -> Tensor:

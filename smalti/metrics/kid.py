@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.metrics._feature_metric import SetsMetric
+from smalti.metrics._jackknife import Groups, check_groups, ends
 from smalti.metrics._tiles import tiles
 
 
@@ -26,8 +27,37 @@ def kernel_distance(first: Tensor, second: Tensor) -> Tensor:
         >>> kernel_distance(torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]]))
         tensor(7., dtype=torch.float64)
     """
-    within = [_sum(points, points) / (len(points) * (len(points) - 1) or torch.nan) for points in (first, second)]
-    return within[0] + within[1] - 2.0 * _sum(first, second) / (len(first) * len(second) or torch.nan)
+    sums = [_sum(*pair) for pair in ((first, first), (second, second), (first, second))]
+    return _distance(torch.stack(sums), len(first), len(second))
+
+
+def distances_left_out(first: Tensor, second: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """``kernel_distance``, and that without each group of rows of both, float64 with shape (G,).
+
+    From sums over pairs of groups: all of it takes as long as the distance alone.
+
+    Args:
+        first: features with shape (N, d).
+        second: as many.
+        groups: how many; 0: none.
+    """
+    count = len(first)
+    groups = min(groups, count)
+    if groups < 2 or count < 3:
+        return kernel_distance(first, second), first.new_zeros(0, dtype=torch.float64)
+    parts = [(first[group::groups], second[group::groups]) for group in range(groups)]
+    sums = torch.zeros(3, groups, groups, dtype=torch.float64)
+    for i, (x, y) in enumerate(parts):
+        for j, (a, b) in enumerate(parts):
+            if i <= j:  # within a set the kernel is symmetric
+                sums[0, i, j] = sums[0, j, i] = _sum(x, x if i == j else a)
+                sums[1, i, j] = sums[1, j, i] = _sum(y, y if i == j else b)
+            sums[2, i, j] = _sum(x, b)
+    whole = sums.sum(dim=(1, 2))
+    gone = sums.sum(dim=1) + sums.sum(dim=2) - sums.diagonal(dim1=1, dim2=2)
+    left = [count - len(x) for x, _ in parts]
+    without = [_distance(whole - gone[:, group], rows, rows) for group, rows in enumerate(left)]
+    return _distance(whole, count, count), torch.stack(without)
 
 
 def subset_distances(first: Tensor, second: Tensor, *, subsets: int = 100, size: int = 1000, seed: int = 0) -> Tensor:
@@ -60,6 +90,7 @@ class KID(SetsMetric):
         subsets: number of subsets.
         subset_size: images in each; of fewer images all, and then all subsets are equal.
         seed: of the choice of subsets.
+        groups: of images, left out in turn for ``_low`` and ``_high``, where the value lies with 95 %; 0: neither.
     """
 
     def __init__(
@@ -68,8 +99,10 @@ class KID(SetsMetric):
         subsets: Annotated[int, Field(ge=1, le=100_000)] = 100,
         subset_size: Annotated[int, Field(ge=2, le=100_000)] = 1000,
         seed: Annotated[int, Field(ge=0)] = 0,
+        groups: Groups = 0,
     ) -> None:
         super().__init__(extractor, "kid")
+        self.groups = check_groups(groups)
         if subsets < 1 or subset_size < 2:
             raise ValueError(f"subsets={subsets}, subset_size={subset_size}: expected at least 1 and 2")
         self.subsets = subsets
@@ -78,7 +111,7 @@ class KID(SetsMetric):
 
     def summarize(self, real: Tensor, made: Tensor) -> Mapping[str, Tensor]:
         """The three numbers, of features with shape (N, d)."""
-        whole = kernel_distance(made, real)
+        whole, without = distances_left_out(made, real, self.groups)
         if len(made) <= self.subset_size:
             some = whole.expand(1)
         else:
@@ -87,7 +120,16 @@ class KID(SetsMetric):
             self.name: whole,
             f"{self.name}_subsets": some.mean(),
             f"{self.name}_subsets_deviation": some.std(correction=0),
+            **ends(self.name, whole, without),
         }
+
+
+def _distance(sums: Tensor, first: int, second: int) -> Tensor:
+    """The distance from the kernel's sums (3,) over pairs of the one, of the other and of both sets of such sizes."""
+    pairs = [first * (first - 1), second * (second - 1), first * second]
+    means = [total / (number or torch.nan) for total, number in zip(sums, pairs, strict=True)]
+    distance: Tensor = means[0] + means[1] - 2.0 * means[2]
+    return distance
 
 
 def _sum(first: Tensor, second: Tensor) -> Tensor:

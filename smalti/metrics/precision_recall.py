@@ -8,6 +8,7 @@ from torch import Tensor
 
 from smalti.extractors import Extractor
 from smalti.metrics._feature_metric import SetsMetric
+from smalti.metrics._jackknife import Groups, check_groups, shares_of
 from smalti.metrics._neighbours import inside, one_if_finite, radii
 
 
@@ -28,10 +29,16 @@ def precision_recall(real: Tensor, made: Tensor, *, k: int = 3) -> tuple[Tensor,
         >>> precision_recall(real, made, k=1)
         (tensor(1., dtype=torch.float64), tensor(0., dtype=torch.float64))
     """
+    precise, recalled = near(real, made, k=k)
+    return precise.mean(), recalled.mean()
+
+
+def near(real: Tensor, made: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
+    """1 of each made feature near a real one, and of each real near a made one, else 0: float64 (M,) and (N,)."""
     precise, _ = inside(made, real, radii(real, k))
     recalled, _ = inside(real, made, radii(made, k))
     known = one_if_finite(real, made)
-    return known * (precise > 0).double().mean(), known * (recalled > 0).double().mean()
+    return known * (precise > 0).double(), known * (recalled > 0).double()
 
 
 class PrecisionRecall(SetsMetric):
@@ -44,17 +51,25 @@ class PrecisionRecall(SetsMetric):
     Args:
         extractor: the network; None for :class:`smalti.extractors.inception_v3.InceptionV3`, pretrained.
         k: which neighbour.
+        groups: of images, left out in turn for ``_low`` and ``_high``, where the value lies with 95 %; 0:
+            neither. The balls stay those of all images.
     """
 
     higher_is_better = True
 
-    def __init__(self, extractor: Extractor | None = None, k: Annotated[int, Field(ge=1, le=10_000)] = 3) -> None:
+    def __init__(
+        self,
+        extractor: Extractor | None = None,
+        k: Annotated[int, Field(ge=1, le=10_000)] = 3,
+        groups: Groups = 0,
+    ) -> None:
         super().__init__(extractor, "precision_recall")
+        self.groups = check_groups(groups)
         if k < 1:
             raise ValueError(f"k={k}: expected at least 1")
         self.k = k
 
     def summarize(self, real: Tensor, made: Tensor) -> Mapping[str, Tensor]:
         """Both shares, of features with shape (N, d)."""
-        precision, recall = precision_recall(real, made, k=self.k)
-        return {f"{self.name}_precision": precision, f"{self.name}_recall": recall}
+        shares = near(real, made, k=self.k)
+        return shares_of([f"{self.name}_precision", f"{self.name}_recall"], shares, self.groups, most=1.0)

@@ -9,6 +9,7 @@ from smalti.extractors._inception import SPATIAL_CHANNELS, Layer
 from smalti.metrics import Observation
 from smalti.metrics._feature_metric import FrechetMetric
 from smalti.metrics._features import Side, features_of
+from smalti.metrics._jackknife import Groups
 from smalti.registry import UserError
 
 
@@ -22,13 +23,14 @@ class SFID(FrechetMetric):
         extractor: the network; None for :class:`smalti.extractors.inception_v3.InceptionV3`, pretrained.
         reference: an .npz file with ``mu_s`` (d,) and ``sigma_s`` (d, d), as they are published, to measure the made
             images against; None: the real images.
+        groups: of images, left out in turn for ``_low`` and ``_high``, where the value lies with 95 %; 0: neither.
     """
 
     aliases: ClassVar[tuple[str, ...]] = ("sfd_",)
     layers: ClassVar[tuple[Layer, ...]] = ("spatial",)
 
-    def __init__(self, extractor: Extractor | None = None, reference: str | None = None) -> None:
-        super().__init__(extractor, "sfid", "sfd", reference, ("mu_s", "sigma_s"))
+    def __init__(self, extractor: Extractor | None = None, reference: str | None = None, groups: Groups = 0) -> None:
+        super().__init__(extractor, "sfid", "sfd", reference, ("mu_s", "sigma_s"), groups)
 
     def features(self, observation: Observation, side: Side) -> Tensor:
         """Features with shape (B, d) of the real or the made images (B, C, H, W), channels last.

@@ -73,6 +73,11 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
+    @property
+    def forbids_graphs(self) -> str | None:
+        """Why its passes cannot be recorded, or None."""
+        return "recompute='blocks' reads the state of random numbers" if self.recompute == "blocks" else None
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
         if self.recompute == "blocks" and torch.is_grad_enabled():

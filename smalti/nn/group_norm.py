@@ -101,6 +101,30 @@ def is_fused(x: Tensor) -> bool:
     return ready.is_gpu(x.device) and _fits(x) and _works(x.device)
 
 
+def path(device: torch.device, dtype: torch.dtype, *, channels_last: bool) -> str:
+    """What normalises images: ``triton``, or ``torch`` and why, for the log of a run.
+
+    The first call for a GPU tries the kernels; one that fails later, for some shape, says so itself.
+
+    Args:
+        device: of the images.
+        dtype: of the run.
+        channels_last: whether that is their memory format.
+
+    Example:
+        >>> path(torch.device("cpu"), torch.float32, channels_last=True)
+        'torch'
+    """
+    if not ready.is_gpu(device):
+        return "torch"
+    if not channels_last:
+        return "torch (images are contiguous)"
+    if dtype not in DTYPES:
+        return f"torch (the kernel has no {str(dtype).removeprefix('torch.')})"
+    reason = _why_not(device)
+    return "triton" if reason is None else f"torch ({reason})"
+
+
 class _KernelError(Exception):
     """A kernel failed, which has been said; torch's operations can do without."""
 

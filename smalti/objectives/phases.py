@@ -92,6 +92,11 @@ class Phase(nn.Module):
         """The terms that are evaluated at this update."""
         return [term for term in self.terms if term.is_due(clock)]
 
+    @property
+    @abstractmethod
+    def others(self) -> tuple[nn.Module, ...]:
+        """The networks that it refers to and does not train."""
+
     @abstractmethod
     def forward(
         self, batch: Batch, clock: Clock, fake: Tensor | None = None, measure: bool = False
@@ -160,6 +165,12 @@ class GeneratorPhase(Phase):
     def teachers(self) -> tuple[nn.Module, ...]:
         """The frozen networks that look at the target."""
         return tuple(self._others[1].values())
+
+    @property
+    def others(self) -> tuple[nn.Module, ...]:
+        """The discriminator, if there is one, and the teachers."""
+        discriminator = self._others[0]
+        return (*self.teachers, *(() if discriminator is None else (discriminator,)))
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> "GeneratorPhase":
         """Teachers move along, though they are in no state dict."""
@@ -288,6 +299,11 @@ class DiscriminatorPhase(Phase):
         """Who makes the images."""
         model: TrainableModel = self._model[0]  # type: ignore[assignment]
         return model
+
+    @property
+    def others(self) -> tuple[nn.Module, ...]:
+        """Who makes the images."""
+        return (self._model[0],)
 
     def forward(
         self, batch: Batch, clock: Clock, fake: Tensor | None = None, measure: bool = False

@@ -77,6 +77,11 @@ class Residual(Quantizer):
         """Those of its steps."""
         return self._step(0).terms
 
+    @property
+    def forbids_graphs(self) -> str | None:
+        """Why its passes cannot be recorded, or None."""
+        return f"dropout={self.dropout}: how many steps are used is drawn on the host" if self.dropout > 0.0 else None
+
     def _step(self, number: int) -> Quantizer:
         return self.quantizers[0 if self.shared else number]  # type: ignore[return-value]
 

@@ -335,7 +335,7 @@ def test_dry_run_counts_and_writes_nothing(tmp_path: Path) -> None:
     )
     assert rows["discriminator"].kind == "Patch"
     assert found.peak_bytes > 0
-    assert "one step on cpu" in found.table()
+    assert f"one step on {trainer.runtime.device}" in found.table()
     assert not (tmp_path / "run").exists()
 
 

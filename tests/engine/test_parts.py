@@ -221,6 +221,12 @@ def test_only_what_leaves_the_weights_alone_may_differ() -> None:
     ]
 
 
+def test_an_option_that_came_later_is_no_difference_at_its_default() -> None:
+    stored = {"engine": {"seed": 0}}
+    assert compare_recipes(stored, {"engine": {"seed": 0, "frozen": "float32", "graphs": "off"}}) == []
+    assert compare_recipes(stored, {"engine": {"seed": 0, "frozen": "auto"}}) == ["engine.frozen: absent -> auto"]
+
+
 def test_stream_goes_on_where_it_was_with_other_ranks() -> None:
     state = TrainState(micro_batches=6, world_size=2)
     state.share_among(4)

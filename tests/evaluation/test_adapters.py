@@ -3,6 +3,7 @@
 import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ from PIL import Image
 
 import smalti
 from smalti.data.image_folder import ImageFolder
+from smalti.evaluation._pixels import under
+from smalti.evaluation.adapters import Ours
 from smalti.evaluation.opening import open_adapter
+from smalti.losses.psnr import psnr
+from smalti.metrics.codebook_report import CodebookReport
+from smalti.nn.padding import pad_to_multiple
+from smalti.outputs import BottleneckOutput
 from smalti.registry import UserError
 from tests.evaluation.tokenizers import photos
 
@@ -151,6 +158,20 @@ def test_folders_that_are_no_pairs_are_told(tmp_path: Path) -> None:
     assert "no original of one" in str(caught.value)
 
 
+def test_names_that_differ_in_their_suffix_only_are_paired_by_the_whole_name(tmp_path: Path) -> None:
+    for name in ("a.png", "a.jpg", "sub/a.png", "frame.0001.png", "frame.0002.png", "\u00fc \u56fe.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (len(name), 0, 0)).save(tmp_path / name)
+    names = ImageFolder(str(tmp_path)).names
+    adapter: Any = open_adapter(f"images:{tmp_path}", originals=names)
+    assert [names[adapter.index[name]] for name in names] == list(names)
+    with pytest.raises(UserError, match=r"a\.bmp may be a\.jpg or a\.png: expected one of that name"):
+        open_adapter(f"images:{tmp_path}", originals=["a.bmp"])
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(UserError, match="1 files are of several originals that differ in their suffix only"):
+        open_adapter(f"images:{tmp_path}", originals=names)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -175,6 +196,101 @@ def test_a_class_is_made_and_an_object_is_taken() -> None:
         adapter = open_adapter(f"tests.evaluation.tokenizers:{name}")
         assert adapter.name == name
         assert torch.equal(adapter.see(IMAGES, NAMES).reconstruction, IMAGES * 0.5)
+
+
+RETURNS = {
+    "latent": lambda z, tokens: z,
+    "tokens": lambda z, tokens: tokens,
+    "tuple": lambda z, tokens: (z, torch.zeros(()), (None, torch.zeros(3, 16), tokens.flatten())),
+    "pair": lambda z, tokens: (z, tokens),
+    "latents": lambda z, tokens: SimpleNamespace(latents=z),
+    "named": lambda z, tokens: {"z": z, "codes": tokens[:, None]},
+    "output": lambda z, tokens: BottleneckOutput(latent=z, indices=tokens[:, None]),
+}
+
+
+class Returning(torch.nn.Module):
+    """Means of 4 x 4 pixels, and tokens of them, returned in some way."""
+
+    factor = 4
+
+    def __init__(self, way: str, sizes: dict[str, int], decoded: Any = lambda images: images) -> None:
+        super().__init__()
+        self.way, self.codebook_sizes, self.decoded = way, sizes, decoded
+
+    def encode(self, images: torch.Tensor) -> Any:
+        means = torch.nn.functional.avg_pool2d(images, 4)
+        return RETURNS[self.way](means, (means[:, 0] * 7.5 + 7.5).long())
+
+    def decode(self, latent: torch.Tensor) -> Any:
+        values = latent if latent.is_floating_point() else (latent[:, None].float() / 7.5 - 1).expand(-1, 3, -1, -1)
+        return self.decoded(values.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3))
+
+
+@pytest.mark.parametrize("way", RETURNS)
+@pytest.mark.parametrize(
+    "decoded", [lambda images: images, lambda images: (images, None), lambda images: SimpleNamespace(sample=images)]
+)
+def test_whatever_a_tokenizer_returns_is_understood(way: str, decoded: Any) -> None:
+    found = Ours(Returning(way, {"only": 16}, decoded), "mine", "here").see(IMAGES[..., :30], NAMES)
+    means = torch.nn.functional.avg_pool2d(pad_to_multiple(IMAGES[..., :30], 4), 4)
+    tokens = (means[:, 0] * 7.5 + 7.5).long()
+    expected = (tokens[:, None] / 7.5 - 1).expand(-1, 3, -1, -1) if way == "tokens" else means
+    by_hand = torch.nn.functional.interpolate(expected, scale_factor=4)[..., :30]
+    torch.testing.assert_close(found.reconstruction, by_hand)
+    assert found.bits is not None
+    if way in {"latent", "latents"}:
+        assert found.bits.tolist() == [means[0].numel() * 32.0] * 2
+    else:
+        assert found.bits.tolist() == [tokens[0].numel() * 4.0] * 2
+        assert found.bottleneck.indices is not None
+        assert torch.equal(found.bottleneck.indices[:, 0].flatten(), tokens.flatten())
+
+
+@pytest.mark.parametrize(
+    ("encoded", "decoded", "says"),
+    [
+        (lambda z, t: (z, t, t), None, "encode gave 2 tensors of whole numbers"),
+        (lambda z, t: (None, torch.zeros(3)), None, "encode gave a tuple of a NoneType, torch.float32"),
+        (lambda z, t: "latent", None, "encode gave a str: expected a latent"),
+        (lambda z, t: (z, t.flatten()[:-1]), None, "expected 1 for each place of 2 images"),
+        (lambda z, t: z, lambda images: images[..., :-1], "expected the same shape"),
+        (lambda z, t: z, lambda images: None, "decode gave a NoneType"),
+        (lambda z, t: z, lambda images: images.to(torch.uint8), "decode gave torch.uint8"),
+    ],
+)
+def test_what_is_not_understood_is_said(monkeypatch: pytest.MonkeyPatch, encoded: Any, decoded: Any, says: str) -> None:
+    monkeypatch.setitem(RETURNS, "odd", encoded)
+    with pytest.raises(UserError, match=says):
+        Ours(Returning("odd", {"only": 16}, decoded or (lambda images: images)), "mine", "here").see(IMAGES, NAMES)
+
+
+def test_tokens_of_no_codebook_are_said() -> None:
+    with pytest.raises(UserError, match="codebook_sizes is empty"):
+        Ours(Returning("tokens", {}), "mine", "here").see(IMAGES, NAMES)
+
+
+@torch.no_grad()
+def test_each_of_several_codebooks_is_put_to_its_mean(tmp_path: Path) -> None:
+    model = smalti.build("tiny-fqgan-triple-f8").eval()
+    found = Ours(model, "dual", "here").see(IMAGES[..., :30], NAMES)
+    first, second, third = model.codebook_terms
+    assert list(found.ablations) == [first, second, third]
+    latent = model.encode(pad_to_multiple(IMAGES[..., :30], model.factor)).latent
+    means = model.bottleneck.mean_latent()
+    start, end = (sum(list(model.bottleneck.codebook_channels.values())[:count]) for count in (1, 2))
+    latent[:, start:end] = means[start:end, None, None]
+    torch.testing.assert_close(found.ablations[second](), model.decode(latent)[..., :32, :30])
+    metric = CodebookReport()
+    accumulator = metric.create()
+    metric.begin(accumulator, model.codebook_sizes)
+    metric.update(accumulator, found)
+    told = accumulator.compute()
+    expected = psnr(found.ablations[second](), IMAGES[..., :30]).double().mean()
+    assert float(told[f"codebook_report/{second}/psnr_at_mean"]) == pytest.approx(float(expected))
+    assert f"codebook_report/{first}-{second}/mutual_information" in told
+    rounded = under(found, "round").ablations[first]()
+    torch.testing.assert_close((rounded + 1) * 127.5, ((rounded + 1) * 127.5).round())
 
 
 def test_what_diffusers_has_not_is_said(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def trainer_of(golden: Mapping[str, Tensor], method: str, schedule: str, dtype: 
         cycle = [critics, {"phase": "generator", "reuse": True}, critics | {"repeat": CRITICS - 1}]
     settings = EngineSettings(
         max_steps=CRITIC_STEPS // CRITICS,
+        device="cpu",  # where the recording was made
         batches="fresh",
         precision="fp64" if dtype is torch.float64 else "fp32",
         sample_every=0,

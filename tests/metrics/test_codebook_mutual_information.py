@@ -65,6 +65,19 @@ def test_gathered_ranks_add_up_to_the_whole():
     gathered = metric.create()
     metric.begin(gathered, SIZES)
     for kind in ("keys", "counts"):
-        setattr(gathered, f"{kind}_a_b", torch.cat([getattr(rank, f"{kind}_a_b")[0] for rank in ranks]))
+        setattr(gathered, f"{kind}_1_a_b", torch.cat([getattr(rank, f"{kind}_1_a_b")[0] for rank in ranks]))
     gathered._update_count = 1
     assert {name: float(value) for name, value in gathered.compute().items()} == measure(metric, of(tokens))
+
+
+def test_pairs_whose_names_run_together_are_told_apart() -> None:
+    """``a`` with ``b_c`` and ``a_b`` with ``c`` are four codebooks."""
+    sizes = {"a": 2, "b_c": 2, "a_b": 2, "c": 2}
+    same, other = torch.tensor([0, 1, 0, 1]), torch.tensor([0, 0, 1, 1])
+    indices = torch.stack([same, same, same, other])[None, :, :, None]
+    metric = CodebookMutualInformation()
+    accumulator = metric.create()
+    accumulator.update(indices, sizes)
+    found = accumulator.compute()
+    assert float(found["codebook_mutual_information/a-b_c"]) == pytest.approx(1.0)
+    assert float(found["codebook_mutual_information/a_b-c"]) == pytest.approx(0.0)

@@ -11,18 +11,15 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils import _pytree as pytree
 
-from smalti.assembly.fitness import image_shape
-from smalti.assembly.recipe import load_recipe, shipped
-from smalti.bench.step import OurStep
+from smalti.assembly.recipe import shipped
 from smalti.discriminators import Augmentation
 from smalti.discriminators.ada import ADA
 from smalti.discriminators.diff_augment import DiffAugment
 from smalti.extractors import Extractor
 from smalti.extractors.vision_transformer import VisionTransformer
 from tests.contracts.examples import registered, tiny
+from tests.recipes.steps import step_of
 
-BATCH = 4
-LATE = 10**9 + 1  # all terms have started by then
 GREY = "a grey image and a 1 x 1 kernel have no memory format; what is made of the answer has"
 RECORDS = "terms over latents give contiguous gradients; they are turned where they leave the quantizer"
 LINEAR = "a linear layer reads the last map, of 4 x 4 pixels, channel by channel"
@@ -76,18 +73,6 @@ def watched() -> Iterator[set[str]]:
         yield found
     finally:
         handle.remove()
-
-
-def step_of(name: str, *overrides: str) -> OurStep:
-    """A late step of a recipe's tiny form on random images."""
-    recipe = load_recipe(f"tiny-{name}", ["engine.device=cpu", "engine.accumulate=1", *overrides])
-    with torch.device("meta"):
-        shape = image_shape(recipe, recipe.specs["model"].build(), "data")
-    assert shape is not None
-    step = OurStep(recipe, torch.randint(0, 256, (BATCH, *shape), dtype=torch.uint8))
-    step.batch["label"] = torch.arange(BATCH) % 2
-    step.count = LATE
-    return step
 
 
 @cache

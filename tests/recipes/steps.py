@@ -1,0 +1,22 @@
+"""A step of a shipped recipe, small, without a data set."""
+
+import torch
+
+from smalti.assembly.fitness import image_shape
+from smalti.assembly.recipe import load_recipe
+from smalti.bench.step import OurStep
+
+BATCH = 4
+LATE = 10**9 + 1  # all terms have started by then
+
+
+def step_of(name: str, *overrides: str) -> OurStep:
+    """A late step of a recipe's tiny form on random images."""
+    recipe = load_recipe(f"tiny-{name}", ["engine.device=cpu", "engine.accumulate=1", *overrides])
+    with torch.device("meta"):
+        shape = image_shape(recipe, recipe.specs["model"].build(), "data")
+    assert shape is not None
+    step = OurStep(recipe, torch.randint(0, 256, (BATCH, *shape), dtype=torch.uint8))
+    step.batch["label"] = torch.arange(BATCH) % 2
+    step.count = LATE
+    return step
