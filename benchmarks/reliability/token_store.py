@@ -17,7 +17,7 @@ from PIL import Image
 import smalti
 from benchmarks.reliability._runs import kill_group, start
 
-IMAGES, SHARD = 600, 16
+IMAGES, SHARD = 160, 8
 SIZES = ((64, 96), (64, 64), (128, 96))
 
 

@@ -304,7 +304,8 @@ def _channels(recipe: Recipe, model: Any, discriminator: Any) -> Iterator[Proble
             continue
         given = source.arguments.get("image_channels", getattr(source.target, "image_channels", channels))
         if given != channels:
-            yield Problem(f"{place}.source", f"images with {given} channels: the model has image_channels={channels}")
+            images = f"images with {given} channels" if given else "items that are no images"
+            yield Problem(f"{place}.source", f"{images}: the model has image_channels={channels}")
 
 
 def _validation_data(recipe: Recipe) -> Any:

@@ -108,6 +108,8 @@ def described_source(text: str, channels: int, trust_code: bool) -> "ImageSource
 
     kind: Any = ImageSource
     source: Any = build(read_yaml(text, "--data"), kind, trust_code=trust_code)
+    if getattr(source, "streamed", False):
+        raise UserError(f"--data {text}: a stream gives its items in order only: shards need them by number")
     given = getattr(source, "image_channels", channels)
     if given != channels:
         images = f"images of {given} channels" if given else "no images"

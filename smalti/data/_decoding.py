@@ -102,8 +102,10 @@ def read_size(file: File, reading: Reading | None = None) -> tuple[int, int]:
         with opened(file) as stream, _opened(stream, reading) as image:
             width, height = image.size
             turned = image.getexif().get(ExifTags.Base.Orientation) in {5, 6, 7, 8}
-            if not is_deep(image):
-                return (width, height) if turned else (height, width)
+            if not turned and not is_deep(image):
+                return height, width
+            if not is_deep(image) and image.format != "TIFF":  # of TIFF Pillow turns the size itself, or does not
+                return width, height
         width, height = _decoded(file, "RGB", reading).size
         return height, width
 

@@ -4,6 +4,7 @@ A batch never reaches over the end of a shard, so what goes through the network 
 it: any number of processes, killed or not, writes the same bytes.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from smalti.tokenizing.job import Job, Share
 from smalti.tokens.layout import INDICES
 from smalti.tokens.store import TokenStore
 from smalti.tokens.writer import Rows, StoreWriter
+
+log = logging.getLogger("smalti")
 
 Array = np.ndarray
 Progress = Callable[[int, int], None]
@@ -69,7 +72,9 @@ def writing(job: Job, out: Path, resume: bool) -> Iterator[tuple[StoreWriter, li
     lock = FolderLock(out)
 
     def prepare() -> list[int]:
-        lock.take()
+        unprotected = lock.take()
+        if unprotected:
+            log.warning("%s", unprotected)
         writer.begin(resume)
         return [share.number for share in every if not writer.is_done(share.number)]
 

@@ -106,6 +106,7 @@ def test_a_killed_pass_goes_on_and_ends_as_the_uninterrupted_one(
 ) -> None:
     folder = photos(tmp_path / "in", sizes=((20, 24), (22, 18)))
     monkeypatch.setattr(passing, "SAVED_EVERY", 0.0)
+    monkeypatch.setattr(passing, "DEAR", 0.0)
     metrics = ["psnr", "ssim", "codebook_usage", "bits_per_image"]
     straight = measure(question(folder, metrics=metrics, batch_size=1))
     asked = question(folder, metrics=metrics, batch_size=1, partial=tmp_path / "out")
@@ -134,6 +135,7 @@ def test_what_another_question_left_or_what_is_damaged_is_not_gone_on_with(
 ) -> None:
     folder, out = photos(tmp_path / "in"), tmp_path / "out"
     monkeypatch.setattr(passing, "SAVED_EVERY", 0.0)
+    monkeypatch.setattr(passing, "DEAR", 0.0)
     asked = question(folder, batch_size=1, partial=out)
     monkeypatch.setattr(passing.Partial, "forget", lambda self: None)
     straight = measure(asked)
