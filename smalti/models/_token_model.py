@@ -1,7 +1,7 @@
 """What all generators of tokens share: a prefix, a causal trunk over the positions of a grid, codebooks with names."""
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,8 +10,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smalti.models._condition import ClassPrefix, TextPrefix, prefix_mask
+from smalti.models._sampling import Progress, SamplingOptions, Schedule, sample_tokens
 from smalti.models._saved import SavedModel
-from smalti.nn.causal import CausalBlock, Rate, RMSNorm
+from smalti.nn.causal import CausalBlock, KeyValues, Rate, RMSNorm
+from smalti.nn.freezing import evaluating
 from smalti.nn.precision import at_least_float32
 from smalti.nn.rotary import ClassPosition, grid_table
 from smalti.nn.sizes import Positive
@@ -20,6 +22,7 @@ from smalti.registry import UserError
 
 CodebookSizes = Mapping[str, Positive]
 Side = Annotated[int, Field(ge=1, le=4096)]
+Choose = Callable[[int, Tensor], Tensor]
 INITIAL = 0.02  # deviation of all weights
 
 
@@ -126,6 +129,20 @@ class TokenModel(SavedModel, library_name="smalti", tags=["image-generator"]):
             tokens: of the same positions, with shape (B, G, n); a codebook's scores depend on those before it only.
         """
 
+    @abstractmethod
+    def decode(self, features: Tensor, caches: Sequence[KeyValues], choose: Choose) -> None:
+        """Has the codes of one position chosen, codebook by codebook.
+
+        Args:
+            features: of the position, with shape (B, 1, width), before the last norm.
+            caches: what :meth:`head_caches` made.
+            choose: from the number of a codebook and scores (B, K) to codes (B,).
+        """
+
+    def head_caches(self, batch: int) -> list[KeyValues]:
+        """Memory for :meth:`decode`, made once for all positions; none if there is no head."""
+        return []
+
     def table(self, device: torch.device) -> Tensor:
         """(cos, sin) of the prefix and the grid, with shape (T + h w, d / 2, 2), in the precision of rotations."""
         grid, before = self.grid, self.condition.length
@@ -182,6 +199,66 @@ class TokenModel(SavedModel, library_name="smalti", tags=["image-generator"]):
         named = zip(self.codebooks, made, strict=True)
         logits = {name: at_least_float32(scores).reshape(len(scores), *self.grid, -1) for name, scores in named}
         return TokensOutput(logits=logits, indices=indices)
+
+    def sample(
+        self,
+        classes: Tensor | None = None,
+        *,
+        guidance: float | Mapping[str, float] = 1.0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        seeds: Sequence[int] | None = None,
+        guidance_interval: tuple[int, int] | None = None,
+        guidance_schedule: Schedule = "constant",
+        text: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Draws tokens, int64 with shape (B, G, h, w); dropout is off, and global random numbers are left alone.
+
+        Args:
+            classes: with shape (B,), exactly if the model has classes; ``num_classes`` asks for no class.
+            guidance: 1: none; above, what fits the class better and varies less. One scale, or codebook -> scale, 1
+                for those that are not named.
+            temperature: of the softmax; 0: the best code, always.
+            top_k: how many of the best codes are drawn from; 0: all.
+            top_p: probability of the best codes that are drawn from; 1: all.
+            seeds: one an image, on which its random numbers depend alone; None: 0, 1, ... B - 1.
+            guidance_interval: first and last position that is guided, counted from 0; None: all.
+            guidance_schedule: ``constant``, or ``linear`` or ``cosine`` from 1 at the first position to the full scale.
+            text: features of captions (B, T, text_width), exactly if the model has captions.
+            text_mask: which of those are no padding, with shape (B, T); None: all.
+            progress: called with the number of positions done, and of all.
+
+        Raises:
+            UserError: naming what does not fit.
+        """
+        options = SamplingOptions(
+            guidance=guidance,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            guidance_interval=guidance_interval,
+            guidance_schedule=guidance_schedule,
+        )
+        given = text if self.text_length else classes
+        batch = len(given) if given is not None else 1 if seeds is None else len(seeds)
+        condition = self.condition.check(given, batch)
+        seeds = range(batch) if seeds is None else seeds
+        if len(seeds) != batch:
+            raise UserError(f"{len(seeds)} seeds for {batch} images: expected one each")
+        self._check_guidance(options)
+        with evaluating(self), torch.inference_mode():
+            tokens = sample_tokens(self, condition, seeds, options, text_mask, progress)
+        return tokens.clone().reshape(batch, -1, *self.grid)  # a copy that a training may use
+
+    def _check_guidance(self, options: SamplingOptions) -> None:
+        scales = options.scales(tuple(self.codebooks), self.positions)
+        if not self.num_classes and not self.text_length and any(scale != 1.0 for row in scales for scale in row):
+            raise UserError(
+                f"guidance={options.guidance!r}: this model has neither classes nor captions to be guided by"
+            )
 
     def _check(self, indices: Tensor) -> None:
         expected = (len(self.codebooks), *self.grid)

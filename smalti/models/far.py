@@ -3,10 +3,13 @@
 Bai et al., "Factorized Visual Tokenization and Generation", arXiv:2411.16681.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from smalti.models._token_model import CodebookSizes, Rate, Side, TokenModel, Trunk
+from smalti.models._token_model import Choose, CodebookSizes, Rate, Side, TokenModel, Trunk
+from smalti.nn.causal import KeyValues, caches_of
 from smalti.nn.rotary import ClassPosition, cells_table
 from smalti.nn.sizes import Count, Layers, Positive
 
@@ -111,3 +114,17 @@ class FAR(TokenModel):
             x = block(x, table)
         codes = self.norm(x).unflatten(0, tuple(features.shape[:2])).unbind(2)
         return [output(code) for output, code in zip(self.outputs, codes, strict=True)]
+
+    def head_caches(self, batch: int) -> list[KeyValues]:
+        """Memory of the head for ``batch`` sequences of G codebooks; each position writes over the last one's."""
+        return caches_of(self.head, batch, len(self.codebooks))
+
+    def decode(self, features: Tensor, caches: Sequence[KeyValues], choose: Choose) -> None:
+        """Has the codes of one position chosen, each given those before it; features (B, 1, width)."""
+        x, table = features, self.head_table(features.device)
+        for number, output in enumerate(self.outputs):
+            for block, cache in zip(self.head, caches, strict=True):
+                x = block(x, table[number : number + 1], None, cache, number)
+            code = choose(number, output(self.norm(x[:, 0])))
+            if number < len(self.outputs) - 1:
+                x = self.embeddings[number](code)[:, None]

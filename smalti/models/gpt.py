@@ -1,8 +1,11 @@
 """LlamaGen's GPT: tokens of one codebook, one position of the grid after another (Sun et al., arXiv:2406.06525)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from smalti.models._token_model import CodebookSizes, Rate, Side, TokenModel, Trunk
+from smalti.models._token_model import Choose, CodebookSizes, Rate, Side, TokenModel, Trunk
+from smalti.nn.causal import KeyValues
 from smalti.nn.rotary import ClassPosition
 from smalti.nn.sizes import Count, Layers, Positive
 
@@ -87,3 +90,7 @@ class GPT(TokenModel):
     def scores(self, features: Tensor, tokens: Tensor) -> list[Tensor]:
         """Scores (B, n, K) from features (B, n, width)."""
         return [self.outputs[0](self.norm(features))]
+
+    def decode(self, features: Tensor, caches: Sequence[KeyValues], choose: Choose) -> None:
+        """Has the code of one position chosen, from features (B, 1, width)."""
+        choose(0, self.outputs[0](self.norm(features[:, 0])))

@@ -4,6 +4,7 @@ Each position sees itself and what comes before it: over a whole sequence in tra
 sampling, where keys and values of the positions before stay in a cache.
 """
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import torch
@@ -204,3 +205,8 @@ class CausalBlock(nn.Module):
         x = x + self.drop_path(self.attention(self.norm1(x), table, mask, cache, start))
         made: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
         return made
+
+
+def caches_of(blocks: Iterable[nn.Module], batch: int, length: int) -> list[KeyValues]:
+    """Memory for each of the blocks, for ``batch`` sequences of at most ``length`` positions."""
+    return [block.attention.cache(batch, length) for block in blocks if isinstance(block, CausalBlock)]
