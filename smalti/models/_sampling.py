@@ -1,7 +1,7 @@
 """How a generator of tokens is sampled: guidance, its schedule over positions, and the loop with its caches.
 
 Guidance (Ho & Salimans, arXiv:2207.12598): scores = nothing + scale (condition - nothing), where both are computed in
-one batch and go on with the same codes. Scores are guided, cooled, filtered and drawn from in float32 at least.
+one batch and go on with the same codes. Scores are cooled, filtered and drawn from in float32 at least.
 """
 
 import math
@@ -148,10 +148,11 @@ def sample_tokens(
         for block, cache in zip(model.blocks, caches, strict=True):
             x = block(x, table[start:end], seen, cache, start)
 
-        def choose(number: int, scores: Tensor, position: int = position, scale: Sequence[float] = scale) -> Tensor:
-            code = options.choose(_guided(scores, scale[number], batch), numbers[:, position, number])
+        def choose(number: int, features: Tensor, position: int = position, scale: Sequence[float] = scale) -> Tensor:
+            scores = model.outputs[number](_guided(features, scale[number], batch))
+            code = options.choose(at_least_float32(scores), numbers[:, position, number])
             tokens[:, number, position] = code
-            return code if len(scores) == batch else code.repeat(2)
+            return code if len(features) == batch else code.repeat(2)
 
         model.decode(x[:, -1:], head, choose)
         chosen = tokens[:, :, position : position + 1]
@@ -161,11 +162,13 @@ def sample_tokens(
     return tokens
 
 
-def _guided(scores: Tensor, scale: float, batch: int) -> Tensor:
-    """Scores (batch, K) of the first half, guided away from those of the second."""
-    scores = at_least_float32(scores)
-    told = scores[:batch]
+def _guided(features: Tensor, scale: float, batch: int) -> Tensor:
+    """Features (batch, width) of the first half, guided away from those of the second.
+
+    Scores are linear in them, so that this is the guidance of scores with half the products.
+    """
+    told = features[:batch]
     if scale == 1.0:
         return told
-    nothing = scores[batch:]
-    return nothing + (told - nothing) * scale
+    nothing = at_least_float32(features[batch:])
+    return (nothing + (at_least_float32(told) - nothing) * scale).to(features.dtype)

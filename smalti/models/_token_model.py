@@ -14,6 +14,7 @@ from smalti.models._sampling import Progress, SamplingOptions, Schedule, sample_
 from smalti.models._saved import SavedModel
 from smalti.nn.causal import CausalBlock, KeyValues, Rate, RMSNorm
 from smalti.nn.freezing import evaluating
+from smalti.nn.packed import packed_linears
 from smalti.nn.precision import at_least_float32
 from smalti.nn.rotary import ClassPosition, grid_table
 from smalti.nn.sizes import Positive
@@ -136,7 +137,7 @@ class TokenModel(SavedModel, library_name="smalti", tags=["image-generator"]):
         Args:
             features: of the position, with shape (B, 1, width), before the last norm.
             caches: what :meth:`head_caches` made.
-            choose: from the number of a codebook and scores (B, K) to codes (B,).
+            choose: from the number of a codebook and what its output reads (B, width) to codes (B,).
         """
 
     def head_caches(self, batch: int) -> list[KeyValues]:
@@ -249,7 +250,7 @@ class TokenModel(SavedModel, library_name="smalti", tags=["image-generator"]):
         if len(seeds) != batch:
             raise UserError(f"{len(seeds)} seeds for {batch} images: expected one each")
         self._check_guidance(options)
-        with evaluating(self), torch.inference_mode():
+        with evaluating(self), torch.inference_mode(), packed_linears(self, rows=batch):
             tokens = sample_tokens(self, condition, seeds, options, text_mask, progress)
         return tokens.clone().reshape(batch, -1, *self.grid)  # a copy that a training may use
 

@@ -122,9 +122,9 @@ class FAR(TokenModel):
     def decode(self, features: Tensor, caches: Sequence[KeyValues], choose: Choose) -> None:
         """Has the codes of one position chosen, each given those before it; features (B, 1, width)."""
         x, table = features, self.head_table(features.device)
-        for number, output in enumerate(self.outputs):
+        for number in range(len(self.outputs)):
             for block, cache in zip(self.head, caches, strict=True):
                 x = block(x, table[number : number + 1], None, cache, number)
-            code = choose(number, output(self.norm(x[:, 0])))
+            code = choose(number, self.norm(x[:, 0]))
             if number < len(self.outputs) - 1:
                 x = self.embeddings[number](code)[:, None]

@@ -93,4 +93,4 @@ class GPT(TokenModel):
 
     def decode(self, features: Tensor, caches: Sequence[KeyValues], choose: Choose) -> None:
         """Has the code of one position chosen, from features (B, 1, width)."""
-        choose(0, self.outputs[0](self.norm(features[:, 0])))
+        choose(0, self.norm(features[:, 0]))
