@@ -32,7 +32,7 @@ def packed_linears(network: nn.Module, rows: int) -> Iterator[None]:
     layers = [module for module in network.modules() if type(module) is nn.Linear and _may_be_packed(module.weight)]
     try:
         for layer in layers:
-            layer.forward = _packed(layer, rows)  # type: ignore[method-assign]
+            layer.forward = _packed(layer, rows)  # type: ignore[method-assign,assignment]
         yield
     finally:
         for layer in layers:
