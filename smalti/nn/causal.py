@@ -90,6 +90,8 @@ class DropPath(nn.Module):
 class KeyValues:
     """Keys and values of the positions that were seen, in memory that is allocated once.
 
+    On a CPU they are kept in float32 at least: attention over bfloat16 takes several times as long there.
+
     Args:
         like: fixes dtype and device.
         batch: sequences.
@@ -99,7 +101,8 @@ class KeyValues:
     """
 
     def __init__(self, like: Tensor, batch: int, heads: int, length: int, width: int) -> None:
-        self.keys = like.new_empty(batch, heads, length, width)
+        dtype = at_least_float32(like[:0]).dtype if like.device.type == "cpu" else like.dtype
+        self.keys = like.new_empty(batch, heads, length, width, dtype=dtype)
         self.values = torch.empty_like(self.keys)
 
     def extend(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,10 +164,11 @@ class CausalAttention(nn.Module):
         q, k, v = turned[:, : self.heads], turned[:, self.heads :], packed[:, :, both:].transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(start, k, v)
+            q = q.to(k.dtype)
         attended = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and start == 0, enable_gqa=self.kv_heads < self.heads
         )
-        made: Tensor = self.dropout(self.out(attended.transpose(1, 2).flatten(2)))
+        made: Tensor = self.dropout(self.out(attended.transpose(1, 2).flatten(2).to(x.dtype)))
         return made
 
 
