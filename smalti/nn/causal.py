@@ -55,8 +55,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., width) to the same shape."""
-        made: Tensor = self.dropout(self.down(F.silu(self.gate(x)) * self.up(x)))
-        return made
+        made: Tensor = self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.dropout(made) if self.training else made  # a call of a module counts when one position is drawn
 
 
 def published_hidden(width: int) -> int:
@@ -168,8 +168,8 @@ class CausalAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None and start == 0, enable_gqa=self.kv_heads < self.heads
         )
-        made: Tensor = self.dropout(self.out(attended.transpose(1, 2).flatten(2).to(x.dtype)))
-        return made
+        made: Tensor = self.out(attended.transpose(1, 2).flatten(2).to(x.dtype))
+        return self.dropout(made) if self.training else made
 
 
 class CausalBlock(nn.Module):
@@ -206,9 +206,10 @@ class CausalBlock(nn.Module):
         self, x: Tensor, table: Tensor, mask: Tensor | None = None, cache: KeyValues | None = None, start: int = 0
     ) -> Tensor:
         """Maps x (B, N, width) to the same shape; see :meth:`CausalAttention.forward`."""
-        x = x + self.drop_path(self.attention(self.norm1(x), table, mask, cache, start))
-        made: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
-        return made
+        attended: Tensor = self.attention(self.norm1(x), table, mask, cache, start)
+        x = x + (self.drop_path(attended) if self.training else attended)
+        made: Tensor = self.mlp(self.norm2(x))
+        return x + (self.drop_path(made) if self.training else made)
 
 
 def caches_of(blocks: Iterable[nn.Module], batch: int, length: int) -> list[KeyValues]:

@@ -163,8 +163,8 @@ def test_the_numbers_of_an_image_do_not_depend_on_the_others() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_packed_weights_give_the_same_products_and_leave_no_trace(dtype) -> None:
-    network = nn.Sequential(nn.Linear(96, 64), nn.Linear(64, 32, bias=False)).to(dtype)
-    x = torch.randn(3, 2, 96).to(dtype)
+    network = nn.Sequential(nn.Linear(512, 256), nn.Linear(256, 512, bias=False)).to(dtype)
+    x = torch.randn(3, 2, 512).to(dtype)
     with torch.no_grad():
         expected = network(x)
         with packed_linears(network, rows=6):
@@ -175,7 +175,7 @@ def test_packed_weights_give_the_same_products_and_leave_no_trace(dtype) -> None
 
 
 def test_weights_are_packed_only_where_nobody_asks_for_gradients() -> None:
-    layer = nn.Linear(8, 8)
+    layer = nn.Linear(512, 512)
     with packed_linears(layer, rows=1):
         assert "forward" not in vars(layer)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16), packed_linears(layer, rows=1):
