@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Schedule = Literal["constant", "linear", "cosine"]
 SCHEDULES: tuple[Schedule, ...] = ("constant", "linear", "cosine")
+COLDEST = 1e-30  # as cold as 0
 Progress = Callable[[int, int], None]
 
 
@@ -101,7 +102,9 @@ class SamplingOptions:
         """Codes (B,) from scores (B, K), and a number in [0, 1) for each."""
         if self.temperature == 0.0:
             return scores.argmax(dim=-1)
-        return draw(filtered(scores / self.temperature, self.top_k, self.top_p), uniform)
+        # From the best down, so that the smallest temperature divides 0 there and nothing overflows.
+        cooled = (scores - scores.amax(dim=-1, keepdim=True)) / max(self.temperature, COLDEST)
+        return draw(filtered(cooled, self.top_k, self.top_p), uniform)
 
 
 def _is_number(value: object) -> bool:
@@ -125,6 +128,9 @@ def sample_tokens(
         options: of the draws.
         text_mask: which features of captions are no padding, with shape (B, T).
         progress: called with the number of positions done, and of all.
+
+    Raises:
+        UserError: if the scores of the first position are not finite.
     """
     batch, count, prefix = len(condition), model.positions, model.condition.length
     scales = options.scales(tuple(model.codebooks), count)
@@ -149,8 +155,12 @@ def sample_tokens(
             x = block(x, table[start:end], seen, cache, start)
 
         def choose(number: int, features: Tensor, position: int = position, scale: Sequence[float] = scale) -> Tensor:
-            scores = model.outputs[number](_guided(features, scale[number], batch))
-            code = options.choose(at_least_float32(scores), numbers[:, position, number])
+            scores = at_least_float32(model.outputs[number](_guided(features, scale[number], batch)))
+            if position == 0 and not bool(scores.isfinite().all()):
+                raise UserError(
+                    "nothing can be drawn: the model's scores are not finite, its weights may hold nan or inf"
+                )
+            code = options.choose(scores, numbers[:, position, number])
             tokens[:, number, position] = code
             return code if len(features) == batch else code.repeat(2)
 

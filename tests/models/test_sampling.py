@@ -89,7 +89,8 @@ def test_temperature_nothing_is_the_best_code_whatever_the_seed(codebooks) -> No
     best = model.sample(LABELS, temperature=0.0, guidance=1.5)
     assert torch.equal(best, model.sample(LABELS, temperature=0.0, guidance=1.5, seeds=[7, 8, 9]))
     assert torch.equal(best, model.sample(LABELS, top_k=1, guidance=1.5, seeds=[7, 8, 9]))
-    assert torch.equal(best, model.sample(LABELS, temperature=1e-6, guidance=1.5, seeds=[7, 8, 9]))
+    for temperature in (1e-6, 1e-300):
+        assert torch.equal(best, model.sample(LABELS, temperature=temperature, guidance=1.5, seeds=[7, 8, 9]))
 
 
 @torch.no_grad()
@@ -147,6 +148,15 @@ def test_without_classes_it_draws_as_many_as_there_are_seeds() -> None:
     assert model.sample(seeds=[4, 5]).shape == (2, 2, 2, 3)
     with pytest.raises(UserError, match="neither classes nor captions to be guided by"):
         model.sample(seeds=[4], guidance=2.0)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_with_weights_that_are_not_finite_draws_nothing(temperature) -> None:
+    model = make(2)
+    with torch.no_grad():
+        model.outputs[1].weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="scores are not finite"):
+        model.sample(LABELS, temperature=temperature)
 
 
 def test_progress_tells_each_position_once() -> None:
