@@ -7,24 +7,47 @@ one batch and go on with the same codes. Scores are cooled, filtered and drawn f
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from smalti.models._condition import prefix_mask
-from smalti.nn.causal import caches_of
+from smalti.models._condition import ClassPrefix, TextPrefix, prefix_mask
+from smalti.nn.causal import KeyValues, caches_of
 from smalti.nn.precision import at_least_float32
 from smalti.nn.sampling import draw, filtered, uniforms
 from smalti.registry import UserError, shown, suggest
-
-if TYPE_CHECKING:
-    from smalti.models._token_model import TokenModel
 
 Schedule = Literal["constant", "linear", "cosine"]
 SCHEDULES: tuple[Schedule, ...] = ("constant", "linear", "cosine")
 COLDEST = 1e-30  # as cold as 0
 Progress = Callable[[int, int], None]
+Choose = Callable[[int, Tensor], Tensor]
+
+
+class Drawn(Protocol):
+    """What is asked of a model that is sampled; see :class:`smalti.models._token_model.TokenModel`."""
+
+    codebooks: dict[str, int]
+    condition: ClassPrefix | TextPrefix
+    blocks: nn.ModuleList
+    outputs: nn.ModuleList
+
+    @property
+    def positions(self) -> int:
+        """Of the grid."""
+
+    def table(self, device: torch.device) -> Tensor:
+        """(cos, sin) of the prefix and the grid."""
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """What the trunk reads of tokens (B, G, n)."""
+
+    def head_caches(self, batch: int) -> list[KeyValues]:
+        """Memory for ``decode``."""
+
+    def decode(self, features: Tensor, caches: Sequence[KeyValues], choose: Choose) -> None:
+        """Has the codes of one position chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +135,7 @@ def _is_number(value: object) -> bool:
 
 
 def sample_tokens(
-    model: "TokenModel",
+    model: Drawn,
     condition: Tensor,
     seeds: Sequence[int],
     options: SamplingOptions,

@@ -1,7 +1,7 @@
 """What all generators of tokens share: a prefix, a causal trunk over the positions of a grid, codebooks with names."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smalti.models._condition import ClassPrefix, TextPrefix, prefix_mask
-from smalti.models._sampling import Progress, SamplingOptions, Schedule, sample_tokens
+from smalti.models._sampling import Choose, Progress, SamplingOptions, Schedule, sample_tokens
 from smalti.models._saved import SavedModel
 from smalti.nn.causal import CausalBlock, KeyValues, Rate, RMSNorm
 from smalti.nn.freezing import evaluating
@@ -23,7 +23,6 @@ from smalti.registry import UserError
 
 CodebookSizes = Mapping[str, Positive]
 Side = Annotated[int, Field(ge=1, le=4096)]
-Choose = Callable[[int, Tensor], Tensor]
 INITIAL = 0.02  # deviation of all weights
 
 
@@ -275,4 +274,4 @@ class TokenModel(SavedModel, library_name="smalti", tags=["image-generator"]):
                 raise UserError(f"index {int(odd)} of the codebook {name!r}: expected 0 to {size - 1}")
 
 
-__all__ = ["CodebookSizes", "Rate", "Side", "TokenModel", "Trunk"]
+__all__ = ["Choose", "CodebookSizes", "Rate", "Side", "TokenModel", "Trunk"]
