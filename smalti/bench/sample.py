@@ -26,18 +26,13 @@ def measure_sample(
         for name, dtype in (("sample", torch.float32), ("sample bfloat16", torch.bfloat16))
     }
     variants = {name: lambda model=model: _best(model, classes) for name, model in models.items()}
-    others = {}
     plain = textbook("textbook_sampling")
-    notes = []
-    if plain is None:
-        notes.append("no benchmarks/ beside the package (clone the repository): no textbook rows")
-    else:
-        others = {
-            name.replace("sample", "textbook"): lambda model=model: plain.sample(model, classes, GUIDANCE)
-            for name, model in models.items()
-        }
-        same = torch.equal(_best(models["sample"], classes), others["textbook"]())
-        notes.append(f"tokens of the two in float32: {'equal' if same else 'NOT equal'}")
+    others = {
+        name.replace("sample", "textbook"): lambda model=model: plain.sample(model, classes, GUIDANCE)
+        for name, model in models.items()
+    }
+    same = torch.equal(_best(models["sample"], classes), others["textbook"]())
+    notes = [f"tokens of the two in float32: {'equal' if same else 'NOT equal'}"]
     found = interleave(variants | others, repeats, device)
     rows: list[Row] = []
     for name in variants:
