@@ -108,6 +108,33 @@ def data(
 
 
 @bench.command()
+def sample(
+    width: Annotated[int, whole_number("Of the model; its heads have 64 channels.", least=64)] = 384,
+    depth: Annotated[int, whole_number("Blocks of its trunk; its head has 2.")] = 6,
+    codes: Annotated[int, whole_number("K, size of each codebook.")] = 16384,
+    codebooks: Annotated[int, whole_number("Codebooks of a position.")] = 3,
+    side: Annotated[int, whole_number("Of the grid of positions.", most=LARGEST_SIDE)] = 16,
+    batch: Annotated[int, whole_number("Images; guidance doubles them.", most=1000)] = 4,
+    repeats: Repeats = 3,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Draw the best tokens of a FAR with guidance 2, in float32 and bfloat16.
+
+    The textbook is a sampler in the manner of FQGAN's: masked caches of full length, those of its head made anew for
+    every position.
+
+    Example: smalti bench sample --side 8
+    """
+    from smalti.bench.measure import show
+    from smalti.bench.sample import measure_sample
+
+    if width % 64:
+        raise UserError(f"--width {width}: expected a multiple of 64")
+    show(*measure_sample(width, depth, codes, codebooks, side, batch, device_of(device), repeats), as_json)
+
+
+@bench.command()
 def encode(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A run folder, or a recipe, built with fresh weights.")

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from smalti.cli._model import TrustCode
-from smalti.cli._options import finite, whole_number
+from smalti.cli._options import LARGEST_SIDE, finite, whole_number
 from smalti.writing import to_json
 
 if TYPE_CHECKING:
     from smalti.interop.converting import Conversion
 
-FORMATS = "smalti, latent-diffusion (also taming, stable-diffusion), llamagen, fqgan, ibq, diffusers"
+FORMATS = "smalti, latent-diffusion (also taming, stable-diffusion), llamagen, fqgan, ibq, diffusers, llamagen-gpt, far"
 
 
 def convert(
@@ -30,7 +30,16 @@ def convert(
     ] = False,
     heads: Annotated[
         int | None,
-        whole_number("Attention heads of FQGAN's transformers, 8 if not given.", show_default=False),
+        whole_number(
+            "Attention heads of transformers; if not given 8 (fqgan), or a 64th of the width (llamagen-gpt, far).",
+            show_default=False,
+        ),
+    ] = None,
+    grid: Annotated[
+        int | None,
+        whole_number(
+            "Side of the grid of tokens of a generator, 16 if not given.", show_default=False, most=LARGEST_SIDE
+        ),
     ] = None,
     scaling_factor: Annotated[
         float | None,
@@ -47,7 +56,8 @@ def convert(
     """Convert a checkpoint, with proof.
 
     Every key is translated, or listed with the reason why it is not; every tensor is read again and compared bit by
-    bit; a random image runs through both networks where both are there. Nothing is written unless all of it agrees.
+    bit; a random image, or random tokens, run through both networks where both are there. Nothing is written unless
+    all of it agrees.
 
     Example: smalti convert sd-vae.safetensors models/sd-vae
     """
@@ -64,7 +74,7 @@ def convert(
         target,
         source_format=source_format,
         target_format=target_format,
-        options=ImportOptions(weights=weights, heads=heads, scaling_factor=scaling_factor),
+        options=ImportOptions(weights=weights, heads=heads, grid=grid, scaling_factor=scaling_factor),
         keep_discriminator=keep_discriminator,
         trust_code=trust_code,
     )
@@ -98,7 +108,7 @@ def _text(done: "Conversion") -> str:
     lines += [f"note: {note}" for note in done.notes]
     for check in done.checks:
         places = ", ".join(f"{name} {value:.1e}" for name, value in check.places.items())
-        lines.append(f"a random image, {check.against} largest difference {check.largest:.1e} ({places})")
+        lines.append(f"{check.inputs}, {check.against} largest difference {check.largest:.1e} ({places})")
     if done.discriminator:
         lines.append(f"discriminator: {done.path / 'discriminator'}")
     return "\n".join([*lines, f"-> {done.path}"])

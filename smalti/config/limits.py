@@ -57,10 +57,14 @@ def number_problems(value: Any, place: str) -> Iterator[tuple[str, str]]:
 
 
 def key_problem(name: str) -> str | None:
-    """What is wrong with a key that a user chose, None if nothing is."""
-    if re.fullmatch(r"[^\W\d][\w-]*", name) and len(name) <= LONGEST_NAME:
-        return None
-    return f"{shown(name)}: expected a name of at most {LONGEST_NAME} letters, digits, '_' and '-'"
+    """What is wrong with a key that a user chose, None if nothing is.
+
+    Beside a name, it may be one with a number behind a dot, as the planes of a residual codebook have.
+
+    >>> key_problem("visual"), key_problem("vq.0")
+    (None, None)
+    """
+    return _word_problem(re.sub(r"\.[0-9]+$", "", name), name)
 
 
 def name_problem(name: str) -> str | None:
@@ -71,7 +75,13 @@ def name_problem(name: str) -> str | None:
     """
     if name in TAKEN or name.endswith(AT_START):
         return f"{name!r}: expected a name that means nothing else in the log"
-    return key_problem(name)
+    return _word_problem(name, name)
+
+
+def _word_problem(word: str, name: str) -> str | None:
+    if re.fullmatch(r"[^\W\d][\w-]*", word) and len(name) <= LONGEST_NAME:
+        return None
+    return f"{shown(name)}: expected a name of at most {LONGEST_NAME} letters, digits, '_' and '-'"
 
 
 def repeated(values: Iterable[object]) -> list[object]:

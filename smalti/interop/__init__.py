@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import Field
 from torch import Tensor, nn
 
+from smalti.interop._codebooks import heads_of, under_usual_name
 from smalti.interop._table import Table
 from smalti.registry import Part
 
@@ -42,13 +43,16 @@ class ImportOptions:
 
     Args:
         weights: ``auto`` prefers averaged weights where there are any; ``raw`` or ``ema``.
-        heads: attention heads of transformers; None: the published number (FQGAN: 8).
+        heads: attention heads of transformers; None: the published number (FQGAN: 8; FAR and GPT: width / 64, 32 in
+            LlamaGen's 3B).
+        grid: side of the grid of tokens that a generator draws; None: 16, of images with 256 pixels.
         scaling_factor: of the latents of a KL autoencoder; None: what a config beside the file says, else the
             published one (0.18215 for Stable Diffusion's layout), else none.
     """
 
     weights: Weights = "auto"
     heads: Annotated[int, Field(ge=1)] | None = None
+    grid: Annotated[int, Field(ge=1)] | None = None
     scaling_factor: Annotated[float, Field(gt=0.0)] | None = None
 
 
@@ -93,6 +97,18 @@ class Format(Part):
     def table(self, layout: Layout) -> Table:
         """The key table, for both directions."""
 
+    def infer(self, shapes: Mapping[str, tuple[int, ...]], options: ImportOptions) -> dict[str, Any] | None:
+        """The configuration of a model that is no autoencoder; None: it is one, whose sizes all formats show alike.
+
+        Args:
+            shapes: of its tensors, under our names.
+            options: what the user said.
+
+        Raises:
+            UserError: if a tensor that shows a size is missing.
+        """
+        return None
+
     def complete(
         self, config: dict[str, Any], beside: Mapping[str, Any], options: ImportOptions, where: str
     ) -> dict[str, Any]:
@@ -108,6 +124,21 @@ class Format(Part):
             UserError: if the configuration asks for what smalti has not, or contradicts the tensors.
         """
         return config
+
+    def misfit(self, config: Mapping[str, Any]) -> str | None:
+        """Why a model of ours with this configuration is none of those that the format is for; None if it is one."""
+        parts = [config.get(part, {}).get("type") for part in ("encoder", "decoder")]
+        if config["type"] != "autoencoder":
+            return f"it is of the type {config['type']!r}, and no autoencoder"
+        return None if parts == ["conv", "conv"] else "its encoder or decoder is not of the type 'conv'"
+
+    def as_read(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """A configuration with those names of codebooks that an importer gives, since the format holds none."""
+        return under_usual_name(config)
+
+    def unseen(self, config: Mapping[str, Any]) -> ImportOptions:
+        """What must be said of a model with this configuration when its tensors are read again."""
+        return ImportOptions(heads=heads_of(config))
 
     def unsupported(self, config: Mapping[str, Any]) -> list[str]:
         """Reasons why a model of ours with this configuration has no place in the format, beyond its keys."""

@@ -39,3 +39,10 @@ def under_usual_name(config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     [branch] = bottleneck["codebooks"].values()
     return {**config, "bottleneck": {**bottleneck, "codebooks": {USUAL: branch}}}
+
+
+def heads_of(config: Mapping[str, Any]) -> int | None:
+    """Attention heads of its transformers, which no format stores; None if it has none."""
+    codebooks = config["bottleneck"].get("codebooks", {}).values()
+    adapters = [options["adapter"]["heads"] for options in codebooks if options.get("adapter")]
+    return int(adapters[0]) if adapters else None

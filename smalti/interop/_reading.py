@@ -22,7 +22,8 @@ from torch import Tensor
 from smalti.interop._signatures import kind_of
 from smalti.registry import UserError
 
-ANCHORS = ("encoder.conv_in.weight", "encoder.conv_in.bias", "decoder.conv_out.weight")
+AUTOENCODERS = ("encoder.conv_in.weight", "encoder.conv_in.bias", "decoder.conv_out.weight")
+ANCHORS = (*AUTOENCODERS, "tok_embeddings.weight", "tok_embeddings_1.weight")
 PREFIXES = ("first_stage_model.", "vae.", "")
 # What pickles of Lightning's classes and of numpy's numbers and arrays name, of any version of both.
 INERT = re.compile(
@@ -46,7 +47,7 @@ def read_file(path: Path, keys: Collection[str] = ()) -> Any:
 
 
 def prefixes(keys: Iterable[str]) -> list[str]:
-    """What stands in front of the keys of autoencoders; the known ones alone if there are any."""
+    """What stands in front of the keys of the models that are read; the known ones alone if there are any."""
     found = dict.fromkeys(
         key.removesuffix(anchor) for key in keys for anchor in ANCHORS if key == anchor or key.endswith(f".{anchor}")
     )

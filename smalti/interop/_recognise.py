@@ -28,7 +28,7 @@ OTHERS = (
         "AutoencoderTiny (TAESD), which is not read",
     ),
     (r"(encoder\.down_blocks\.\d+\.\d+\.|encoder\.stages\.\d+\.)", "AutoencoderDC (DC-AE), which is not read"),
-    (r"tok_embeddings", "a generator of tokens, and no tokenizer"),
+    (r"tok_embeddings", "a model of language, and none of images"),
     (r"model\.diffusion_model\.", "a diffusion model without an autoencoder in it"),
     (r"down_blocks\.0\.(resnets|attentions)\.", "a diffusion model's U-Net, and no autoencoder"),
     (r"main\.0\.", "a discriminator, and no autoencoder"),

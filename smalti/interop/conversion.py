@@ -11,20 +11,20 @@ from torch import Tensor
 from smalti.config import ConfigError, build, config_of
 from smalti.interop import Format, ImportOptions
 from smalti.interop._backbone import layout_of_ours
-from smalti.interop._codebooks import under_usual_name
 from smalti.interop._containers import Checkpoint, read_checkpoint
 from smalti.interop._infer import Shapes, infer
 from smalti.interop._numbers import one_precision, refuse_odd
 from smalti.interop._recognise import AUTO, recognise, refuse_other
 from smalti.interop._table import Table, Translation, to_ours, to_theirs, unexplained
-from smalti.models.autoencoder import Autoencoder
+from smalti.models import Model
+from smalti.models._saved import SavedModel
 from smalti.nn.meta import on_meta_device
 from smalti.registry import UserError
 
 # Options that change how a model trains and not what it computes: a foreign file cannot hold them.
 TRAINING_ONLY = frozenset(
     {
-        "dropout",
+        *("dropout", "class_dropout", "token_dropout", "ffn_dropout", "drop_path"),
         "sample",
         "estimator",
         "codebook_gradient",
@@ -52,7 +52,7 @@ class Imported:
         mapped: number of foreign tensors that are in the model.
     """
 
-    model: Autoencoder
+    model: SavedModel
     format: Format
     checkpoint: Checkpoint
     dropped: dict[str, list[str]] = field(default_factory=dict)
@@ -84,7 +84,7 @@ def import_checkpoint(path: str | Path, format: str = AUTO, options: ImportOptio
     config = config_from(checkpoint, kind, table, options)
     try:
         with on_meta_device():
-            model = build(config, Autoencoder)
+            model = _built(config)
     except ConfigError as error:
         raise UserError(f"{checkpoint.path}: no network of smalti has these sizes: {error}") from error
     made = to_ours(checkpoint.state, table, model.state_dict())
@@ -107,13 +107,21 @@ def import_checkpoint(path: str | Path, format: str = AUTO, options: ImportOptio
     )
 
 
+def _built(config: Mapping[str, Any]) -> SavedModel:
+    """The model of an inferred configuration, which is of one of our classes that are saved."""
+    model = build(config, Model)  # type: ignore[type-abstract]
+    if not isinstance(model, SavedModel):
+        raise TypeError(f"{config['type']!r} is no model that is saved")
+    return model
+
+
 def refuse_unasked(options: ImportOptions, asks: Collection[str], title: str) -> None:
     """Refuses options that would change nothing.
 
     Raises:
         UserError: if one is given that means nothing to a format.
     """
-    for name in ("heads", "scaling_factor"):
+    for name in ("heads", "grid", "scaling_factor"):
         value = getattr(options, name)
         if value is not None and name not in asks:
             raise UserError(f"--{name.replace('_', '-')} {value}: means nothing to {title}")
@@ -125,9 +133,17 @@ def config_from(checkpoint: Checkpoint, kind: Format, table: Table, options: Imp
     Raises:
         UserError: if a tensor that shows a size is missing, with all keys that no rule knows.
     """
+    where = str(checkpoint.config_path or checkpoint.path)
+    ours = _our_shapes(checkpoint.state, table)
+    try:
+        other = kind.infer(ours, options)
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}") from error
+    if other is not None:
+        return kind.complete(other, checkpoint.config, options, where)
     layout = kind.layout(checkpoint.state.keys())
     quantized = any(key.startswith("quantize") for key in checkpoint.state)
-    shapes = Shapes(_our_shapes(checkpoint.state, table), table, quantized)
+    shapes = Shapes(ours, table, quantized)
     if layout.levels == 0:
         raise UserError(f"{checkpoint.path}: the encoder has no levels; expected the layout of {kind.title}")
     try:
@@ -138,7 +154,6 @@ def config_from(checkpoint: Checkpoint, kind: Format, table: Table, options: Imp
         odd = [f"unexpected {key}" for key in unexplained(checkpoint.state, table)]
         lines = "\n".join(f"  {line}" for line in [*(f"missing {key}" for key in dict.fromkeys(shapes.missing)), *odd])
         raise UserError(f"{checkpoint.path}: its sizes cannot be inferred:\n{lines}")
-    where = str(checkpoint.config_path or checkpoint.path)
     return kind.complete(config, checkpoint.config, options, where)
 
 
@@ -151,22 +166,23 @@ def _our_shapes(state: Mapping[str, Tensor], table: Table) -> dict[str, tuple[in
     }
 
 
-def export_state(model: Autoencoder, kind: Format) -> Translation:
+def export_state(model: SavedModel, kind: Format) -> Translation:
     """The state dict of ``model`` under the names of a format.
 
     Raises:
         UserError: if the format cannot express the model; all reasons are listed.
     """
     config, state = config_of(model), model.state_dict()
-    reasons: list[str] = []
-    if config["encoder"]["type"] == config["decoder"]["type"] == "conv":
+    why = kind.misfit(config)
+    reasons = [] if why is None else [why]
+    if why is None:
         made = to_theirs(state, kind.table(layout_of_ours(state)))
         reasons = [*kind.unsupported(config), *made.problems]
         if not reasons:
             reasons = _differences(made, kind, config)
         if not reasons:
             return made
-    listed = "\n".join(f"  {reason}" for reason in reasons or ["its encoder or decoder is not of the type 'conv'"])
+    listed = "\n".join(f"  {reason}" for reason in reasons)
     raise UserError(f"{kind.title} has no place for this model:\n{listed}")
 
 
@@ -175,21 +191,15 @@ def _differences(made: Translation, kind: Format, config: Mapping[str, Any]) -> 
     checkpoint = Checkpoint(Path("the exported model"), made.state)
     try:
         table = kind.table(kind.layout(made.state.keys()))
-        again = config_from(checkpoint, kind, table, ImportOptions(heads=heads_of(config)))
-        groups = config["encoder"]["groups"]
-        again["encoder"]["groups"] = again["decoder"]["groups"] = groups
+        again = config_from(checkpoint, kind, table, kind.unseen(config))
+        for part in ("encoder", "decoder"):
+            if part in again:
+                again[part]["groups"] = config["encoder"]["groups"]
         with on_meta_device():
-            read = config_of(build(again, Autoencoder))
+            read = config_of(_built(again))
     except UserError as error:
         return [str(error)]
-    return _unequal("", _computing(under_usual_name(config)), _computing(read))
-
-
-def heads_of(config: Mapping[str, Any]) -> int | None:
-    """Attention heads of its transformers, which no format stores; None if it has none."""
-    codebooks = config["bottleneck"].get("codebooks", {}).values()
-    adapters = [options["adapter"]["heads"] for options in codebooks if options.get("adapter")]
-    return int(adapters[0]) if adapters else None
+    return _unequal("", _computing(kind.as_read(config)), _computing(read))
 
 
 def _computing(value: Any) -> Any:

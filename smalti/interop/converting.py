@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,13 +17,14 @@ from smalti.interop import Format, ImportOptions
 from smalti.interop._discriminator import import_discriminator
 from smalti.interop._places import SUFFIXES
 from smalti.interop._recognise import AUTO, OURS, format_named
-from smalti.interop.conversion import Imported, export_state, heads_of, import_checkpoint, refuse_unasked
+from smalti.interop.conversion import Imported, export_state, import_checkpoint, refuse_unasked
 from smalti.interop.opening import foreign_source, our_source, refuse_format
 from smalti.interop.verification import Check, check_round_trip, compare, same_tensors
 from smalti.models._checkpoint import find_checkpoint
 from smalti.models._latents import LatentScale
 from smalti.models._pretrained import CONFIG, WEIGHTS, load_model, save_model
 from smalti.models._saved import SavedModel
+from smalti.models._token_model import TokenModel
 from smalti.models.autoencoder import Autoencoder
 from smalti.registry import UserError
 
@@ -94,7 +95,7 @@ def convert(
     beside = _discriminator_beside(source, imported)
     discriminator = None
     if keep_discriminator:
-        discriminator = _discriminator(source, beside, imported, writes, model.image_channels, trust_code)
+        discriminator = _discriminator(source, beside, imported, writes, model, trust_code)
     elif beside:
         dropped["discriminator (--keep-discriminator carries it)"] = beside
     checks: list[Check] = []
@@ -107,15 +108,14 @@ def convert(
             if discriminator is not None:
                 (place / DISCRIMINATOR).mkdir()
                 save_model(discriminator, place / DISCRIMINATOR)
-            again = Autoencoder.from_pretrained(place, trust_code=trust_code)
+            again: SavedModel = SavedModel.from_pretrained(place, trust_code=trust_code)
         else:
             made = export_state(model, writes)
             dropped |= made.dropped
             tensors = tensors or len(made.state)
             writes.write(place, made.state, config_of(model))
-            again = import_checkpoint(
-                place, target_format, ImportOptions(weights="raw", heads=heads_of(config_of(model)))
-            ).model
+            unseen = writes.unseen(config_of(model))
+            again = import_checkpoint(place, target_format, replace(unseen, weights="raw")).model
             if not checks and (check := _twin_check(writes, model, {})):
                 checks.append(check)
         _check_same(model, again)
@@ -139,7 +139,7 @@ def convert(
 class _Source:
     """What is converted: the model, how it was imported if it is foreign, and which weights it has."""
 
-    model: Autoencoder
+    model: SavedModel
     imported: Imported | None
     weights: str
 
@@ -159,11 +159,11 @@ def _open(source: str | Path, name: str, options: ImportOptions, trust_code: boo
         if options.weights == "ema":
             raise UserError(f"{source}: --weights ema: a model of smalti holds one set of weights")
         model, weights = SavedModel.from_pretrained(our_source(source), trust_code=trust_code), "raw"
-    if not isinstance(model, Autoencoder):
+    if not isinstance(model, Autoencoder | TokenModel):
         what = f"a generator of images ({type(model).__name__}) that smalti trained and saved"
         raise UserError(
-            f"{source}: {what}: `smalti convert` translates autoencoders, from and to formats of other projects; "
-            "smalti.load and `smalti sample` take this one as it is"
+            f"{source}: {what}: `smalti convert` translates autoencoders and generators of tokens, from and "
+            "to formats of other projects; smalti.load and `smalti sample` take this one as it is"
         )
     return _Source(model, None, weights)
 
@@ -182,15 +182,15 @@ def _discriminator(
     beside: list[str],
     imported: Imported | None,
     writes: Format | None,
-    image_channels: int,
+    model: SavedModel,
     trust_code: bool,
 ) -> nn.Module:
     if writes is not None:
         raise UserError(f"--keep-discriminator: a checkpoint of {writes.title} is written without one")
-    if not beside:
+    if not beside or not isinstance(model, Autoencoder):
         raise UserError("--keep-discriminator: the source holds none")
     if imported:
-        return import_discriminator(imported.checkpoint.discriminator, image_channels)
+        return import_discriminator(imported.checkpoint.discriminator, model.image_channels)
     checkpoint = find_checkpoint(source)
     if checkpoint is not None:
         return checkpoint.build(Discriminator, DISCRIMINATOR, trust_code=trust_code)  # type: ignore[type-abstract]
@@ -199,8 +199,10 @@ def _discriminator(
     return load_model(Discriminator, *files, trust_code=trust_code)  # type: ignore[type-abstract]
 
 
-def _latents_note(model: Autoencoder, again: Autoencoder) -> list[str]:
+def _latents_note(model: SavedModel, again: SavedModel) -> list[str]:
     """What became of the scale and shift of the latents, if they are not read again as they were."""
+    if not isinstance(model, Autoencoder) or not isinstance(again, Autoencoder):
+        return []
     kept, read = _scales(model), _scales(again)
     if all(torch.allclose(one, other, rtol=1e-6, atol=1e-6) for one, other in zip(kept, read, strict=True)):
         return []
@@ -216,12 +218,12 @@ def _scales(model: Autoencoder) -> tuple[Tensor, Tensor]:
     return zeros + torch.tensor(latents.shift).double(), zeros + torch.tensor(latents.scale).double()
 
 
-def _twin_check(kind: Format, model: Autoencoder, beside: Mapping[str, object]) -> Check | None:
+def _twin_check(kind: Format, model: SavedModel, beside: Mapping[str, object]) -> Check | None:
     twin = kind.twin(model, config_of(model), beside)
     return None if twin is None else compare(model, twin, "in diffusers:")
 
 
-def _check_same(model: Autoencoder, again: Autoencoder) -> None:
+def _check_same(model: SavedModel, again: SavedModel) -> None:
     state = {key: value for key, value in model.state_dict().items() if ".window." not in key}
     read = {key: value for key, value in again.state_dict().items() if ".window." not in key}
     ema = {key for key in state if ".ema_" in key or key.endswith(".initialized")}

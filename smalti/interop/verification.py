@@ -1,7 +1,8 @@
-"""Proof of a conversion: bit-equal round trips, and the same image through both networks."""
+"""Proof of a conversion: bit-equal round trips, and the same image, or the same tokens, through both networks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,9 @@ from torch import Tensor
 from smalti.interop import Twin
 from smalti.interop._table import Table
 from smalti.interop.conversion import Imported, export_state
+from smalti.models._condition import TextPrefix
+from smalti.models._saved import SavedModel
+from smalti.models._token_model import TokenModel
 from smalti.models.autoencoder import Autoencoder
 from smalti.registry import UserError
 
@@ -17,17 +21,19 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One comparison on a random image.
+    """One comparison on random inputs.
 
     Args:
         against: what the model was compared with.
-        largest: difference of encodings and reconstructions, in units of their largest value.
+        largest: difference of encodings and reconstructions, or of logits, in units of their largest value.
         places: what was compared -> its difference.
+        inputs: what went through both.
     """
 
     against: str
     largest: float
     places: Mapping[str, float]
+    inputs: str = "a random image"
 
 
 def same_tensors(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[str]:
@@ -66,29 +72,56 @@ def _canonical(state: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def compare(model: Autoencoder, other: Autoencoder | Twin, against: str, seed: int = 0) -> Check:
-    """Runs a random image through both.
+def compare(model: SavedModel, other: SavedModel | Twin, against: str, seed: int = 0) -> Check:
+    """Runs a random image, or random tokens, through both.
 
     Args:
         model: in evaluation mode.
         other: another of ours, or its twin.
         against: what ``other`` is called.
-        seed: of the image.
+        seed: of the inputs.
 
     Raises:
         UserError: if they differ by more than rounding.
     """
+    if isinstance(model, TokenModel):
+        places, inputs = _token_differences(model, other, seed), "random tokens"
+    else:
+        places, inputs = _image_differences(model, other, seed), Check.inputs
+    check = Check(against=against, largest=max(places.values()), places=places, inputs=inputs)
+    if not check.largest < TOLERANCE:
+        raise UserError(f"not verified, nothing is written: {inputs}, {against} differ by {check.largest:.1e}")
+    return check
+
+
+def _image_differences(model: Any, other: Any, seed: int) -> dict[str, float]:
     images = random_images(model, seed)
     encoded, latent = encoding(model, images)
     encoded_there = encoding(other, images)[0] if isinstance(other, Autoencoder) else other.encode(images)
-    places = {
+    return {
         "encoding": _difference(encoded, encoded_there),
         "reconstruction": _difference(model.decode(latent), other.decode(latent)),
     }
-    check = Check(against=against, largest=max(places.values()), places=places)
-    if not check.largest < TOLERANCE:
-        raise UserError(f"not verified, nothing is written: a random image, {against} differs by {check.largest:.1e}")
-    return check
+
+
+def _token_differences(model: TokenModel, other: Any, seed: int) -> dict[str, float]:
+    batch = random_tokens(model, seed)
+    ours, theirs = (network.training_forward(batch).logits.values() for network in (model, other))
+    return {
+        f"logits of {name}": _difference(one, two) for name, one, two in zip(model.codebooks, ours, theirs, strict=True)
+    }
+
+
+def random_tokens(model: TokenModel, seed: int = 0) -> dict[str, Tensor]:
+    """A seeded batch of two: ``indices`` (2, G, h, w), and the condition that the model takes."""
+    generator = torch.Generator().manual_seed(seed)
+    planes = [torch.randint(size, (2, *model.grid), generator=generator) for size in model.codebooks.values()]
+    batch = {"indices": torch.stack(planes, dim=1)}
+    if model.num_classes:
+        batch["label"] = torch.randint(model.num_classes, (2,), generator=generator)
+    if isinstance(model.condition, TextPrefix):
+        batch["text"] = torch.randn(2, model.condition.length, model.condition.text_width, generator=generator)
+    return batch
 
 
 def random_images(model: Autoencoder, seed: int = 0) -> Tensor:

@@ -1,5 +1,8 @@
 """Parts of a network that stay as they are while the rest is trained."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -32,3 +35,22 @@ def freeze(module: nn.Module) -> None:
 def _in_evaluation(module: nn.Module, inputs: object) -> None:
     # At each pass: whoever calls .train() on the whole network would set it back.
     module.eval()
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Inside, a network is in evaluation mode; afterwards each of its modules is in the mode it was in.
+
+    >>> network = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5).eval())
+    >>> with evaluating(network):
+    ...     inside = [module.training for module in network]
+    >>> inside, [module.training for module in network]
+    ([False, False], [True, False])
+    """
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -10,6 +10,7 @@ from smalti.losses.codebook import CodebookLoss
 from smalti.losses.commitment import CommitmentLoss
 from smalti.losses.entropy import Entropy
 from tests.cli.conftest import smalti_cli  # noqa: F401
+from tests.models.generators import make
 from tests.quantized import one_codebook, the_quantizer
 
 
@@ -49,3 +50,26 @@ def test_unknown_device_is_an_error_of_the_user(smalti_cli):  # noqa: F811
     result = smalti_cli("bench", "quantizer", "--device", "nowhere")
     assert result.exit_code == 2
     assert "--device nowhere" in result.stderr
+
+
+@pytest.mark.parametrize("kv_heads", [2, 1])
+def test_textbook_sampler_draws_our_tokens(kv_heads):
+    plain = textbook("textbook_sampling")
+    model = make(3, kv_heads=kv_heads, class_position="zeroed").double().eval()
+    classes = torch.tensor([0, 3, 1])
+    found = model.sample(classes, guidance=2.0, temperature=0.0)
+    assert torch.equal(found.flatten(2), plain.sample(model, classes, 2.0))
+    assert found.unique().numel() > 2
+
+
+def test_bench_sample_says_whether_tokens_are_equal(smalti_cli):  # noqa: F811
+    arguments = ["--width", "64", "--depth", "1", "--codes", "16", "--side", "2", "--repeats", "1", "--json"]
+    result = smalti_cli("bench", "sample", *arguments)
+    rows = json.loads(result.stdout)
+    assert {(row["name"], row["against"]) for row in rows} == {
+        (name, against) for name in ("sample", "sample bfloat16") for against in ("textbook", "textbook bfloat16")
+    }
+    assert "tokens of the two in float32: equal" in result.stderr
+    refused = smalti_cli("bench", "sample", "--width", "100")
+    assert refused.exit_code == 2
+    assert "--width 100: expected a multiple of 64" in refused.stderr

@@ -52,7 +52,6 @@ PARAMETERS = {
 }
 REFUSED = {
     "diffusers_vqmodel_movq_spatial": "MoVQ",
-    "llamagen_GPT-B_c2i_256": "generator of tokens",
     "lpips_vgg": "LPIPS",
     "patchgan_ndf64_n3_batchnorm": "discriminator",
     "taming_gumbel_quantize_256_256_8192": "no known format",
