@@ -115,11 +115,11 @@ def _version(wanted: bool) -> None:
 FIRST = """smalti trains, measures and uses image autoencoders and visual tokenizers.
 
 To begin with:
-  smalti train quickstart                        train a small tokenizer on photos that are on the disk, in minutes
-  smalti report runs/quickstart                  its curves and its page again
-  smalti evaluate runs/quickstart --data PHOTOS  how good it is, under a named protocol
-  smalti reconstruct runs/quickstart CAT.PNG     what it makes of a picture
-  smalti encode runs/quickstart --data PHOTOS --out TOKENS.NPZ
+  smalti train quickstart                          train a small tokenizer on photos that are on the disk, in minutes
+  smalti report runs/quickstart                    its curves and its page again
+  smalti evaluate runs/quickstart --data PHOTOS    how good it is, under a named protocol
+  smalti reconstruct runs/quickstart CAT.PNG       what it makes of a picture
+  smalti tokenize runs/quickstart --data PHOTOS --out STORE
 
 `smalti recipes list` shows what else can be trained, `smalti --help` all verbs, `smalti VERB --help` one of them.
 `smalti --install-completion` lets the shell complete verbs, options and recipes."""
