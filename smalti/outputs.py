@@ -12,6 +12,19 @@ from smalti.nn.exporting import register_container
 from smalti.nn.soft_assignment import Kernel, SoftAssignment, assign_codes
 
 Batch = Mapping[str, Any]
+
+
+def batch_size(batch: Batch) -> int:
+    """How many items a batch has: the length of its first column (B, ...), whichever that is.
+
+    >>> batch_size({"indices": torch.zeros(3, 2, 4, 4), "label": torch.zeros(3)})
+    3
+    """
+    for column in batch.values():
+        return len(column)
+    return 0
+
+
 CODE_TERMS = frozenset({"codebook", "commitment", "disentangle", "entropy"})  # losses over records of a learned table
 
 

@@ -30,7 +30,7 @@ from smalti.engine.turn import Player, Turn, own_key
 from smalti.engine.validation import Examiner, Validation
 from smalti.objectives.phases import Phase
 from smalti.objectives.weight import Clock
-from smalti.outputs import Batch
+from smalti.outputs import Batch, batch_size
 from smalti.registry import UserError
 
 GO, STOP, FAILED = range(3)  # votes of the ranks on the next step
@@ -231,7 +231,7 @@ class Trainer:
         return batches
 
     def _images_of(self, batches: Sequence[Batch]) -> int:
-        return sum(len(batch["image"]) for batch in batches) * self.runtime.world_size
+        return sum(batch_size(batch) for batch in batches) * self.runtime.world_size
 
     # Between two cycles: what is written, and when.
 

@@ -214,7 +214,8 @@ class Player:
         """The batch on the device, with a column of noise, keyed by sample, if the model draws any."""
         ready = self.runtime.to_device(batch)
         noise_shape = getattr(self.model, "noise_shape", None)  # a model from elsewhere need not have it
-        shape = noise_shape(tuple(ready["image"].shape[1:])) if callable(noise_shape) else None
+        draws = callable(noise_shape) and "image" in ready
+        shape = noise_shape(tuple(ready["image"].shape[1:])) if draws and callable(noise_shape) else None
         if shape is not None and "noise" not in ready:
             key = noise_key or own_key(self.name, clock)
             noise = keyed_noise(self.settings.seed, clock.step, key, batch["position"].tolist(), shape)

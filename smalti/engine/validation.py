@@ -19,7 +19,7 @@ from smalti.engine.settings import GENERATOR, EngineSettings, ValidationSettings
 from smalti.engine.signals import Interrupted, StopSignal
 from smalti.engine.turn import Player
 from smalti.objectives.weight import Clock
-from smalti.outputs import Batch
+from smalti.outputs import Batch, batch_size
 from smalti.registry import UserError
 
 log = logging.getLogger("smalti")
@@ -54,15 +54,21 @@ class Validation:
     def cropped(self, note: Callable[[int], None] = lambda count: None) -> Iterator[Batch]:
         """The batches, every column of images cropped to a multiple the model takes; too small ones left out.
 
+        A batch without images is left as it is.
+
         Args:
             note: told how many images were left out, whenever some were.
         """
         for batch in self.batches():
-            cropped = {name: self._crop(value) for name, value in batch.items()}
+            if "image" not in batch:
+                yield batch
+                continue
+            size = batch["image"].shape[-2:]
+            cropped = {name: self._crop(value, size) for name, value in batch.items()}
             if min(cropped["image"].shape[-2:]) >= self.smallest:
                 yield cropped
             else:
-                note(len(cropped["image"]))
+                note(batch_size(cropped))
 
     def note_small(self, count: int, seen: int) -> None:
         """Says of the objective that ``count`` images were left out of it, beside those that were ``seen``."""
@@ -71,9 +77,9 @@ class Validation:
             crop = f" once cropped to multiples of {self.multiple}" if self.multiple > 1 else ""
             self.left_out[OBJECTIVE] = f"{count} of {count + seen} images are left out, it needs at least {size}{crop}"
 
-    def _crop(self, value: Any) -> Any:
-        if not isinstance(value, Tensor) or value.ndim != 4:
-            return value
+    def _crop(self, value: Any, size: Sequence[int]) -> Any:
+        if not isinstance(value, Tensor) or value.ndim != 4 or value.shape[-2:] != size:
+            return value  # tokens and latents have the size of their grid
         height, width = (size - size % self.multiple for size in value.shape[-2:])
         return value[..., :height, :width].contiguous()
 
@@ -207,7 +213,7 @@ class Examiner:
                 raise trouble or UserError("another process could not read its held-out images")
             if agreed == _STOP:
                 raise Interrupted
-            yield (spare, 0) if batch is None else (batch, len(batch["image"]))
+            yield (spare, 0) if batch is None else (batch, batch_size(batch))
             batch, vote, trouble = self._next(batches)
 
     def _next(self, batches: Iterator[Batch]) -> tuple[Batch | None, int, Exception | None]:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,18 @@ from smalti.registry import UserError, suggest
 
 @runtime_checkable
 class Sampler(Protocol):
-    """A model that makes images from noise given from outside; only such a model provides ``generator``."""
+    """A model that makes images from noise given from outside; see :func:`draws_images`."""
 
     def sample(self, noise: Tensor) -> Tensor:
         """Images with shape (B, C, H, W) from noise with shape (B, ...)."""
+
+
+def draws_images(model: Any) -> TypeGuard[Sampler]:
+    """Whether a model, or its class, makes images from noise given from outside: only such a one has ``generator``.
+
+    A model that draws tokens samples too, from no noise, and makes no image that an adversary could judge.
+    """
+    return callable(getattr(model, "sample", None)) and getattr(model, "judged", None) is not None
 
 
 def sampler(model: Sampler, batch: Batch) -> Callable[[Tensor], Tensor]:
@@ -31,6 +39,28 @@ def sampler(model: Sampler, batch: Batch) -> Callable[[Tensor], Tensor]:
     labels: Tensor = batch[LABEL]
     conditional: Callable[[Tensor, Tensor], Tensor] = model.sample  # type: ignore[assignment]
     return lambda noise: conditional(noise, labels[: len(noise)])
+
+
+def zero_of(network: nn.Module, batch: Batch) -> Tensor:
+    """A scalar 0 in full precision, on the device and of the type that ``network`` works in, or else ``batch`` is."""
+    numbers = (value for value in (*network.parameters(), *batch.values()) if isinstance(value, Tensor))
+    for value in numbers:
+        if value.is_floating_point():
+            zero: Tensor = full_precision(value.detach().new_zeros(()))
+            return zero
+    return torch.zeros(())
+
+
+def target_of(batch: Batch) -> Tensor:
+    """The images (B, C, H, W) of a batch in full precision.
+
+    Raises:
+        UserError: if it has none.
+    """
+    if "image" not in batch:
+        raise UserError(f"'target' is the batch's images, and it has none: its columns are {', '.join(batch)}")
+    images: Tensor = full_precision(batch["image"])
+    return images
 
 
 class Context:

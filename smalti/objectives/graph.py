@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, Union, get_args, get_origin
 
 from smalti.config import Problem
-from smalti.objectives.context import Sampler
+from smalti.objectives.context import draws_images
 from smalti.objectives.names import (
     GENERATOR,
     NEEDS_DISCRIMINATOR,
@@ -34,6 +34,7 @@ from smalti.objectives.names import (
     is_image_space,
 )
 from smalti.objectives.term import Term
+from smalti.outputs import AutoencoderOutput, GeneratorOutput, TokensOutput
 from smalti.registry import Phase, UserError, suggest
 
 PHASES: tuple[Phase, Phase] = ("generator", "discriminator")
@@ -62,18 +63,23 @@ class Graph:
 
     def names(self, phase: Phase) -> frozenset[str]:
         """The context names of a phase; ``*`` stands for one unknown part of a dotted name."""
-        found = {*TARGET, *STEP, "batch", *(f"batch.{column}" for column in self.columns)}
+        found = {*STEP, "batch", *(f"batch.{column}" for column in self.columns)}
+        found |= TARGET if self.has_images else set()
         judged = self.model.judged
         if judged is not None:
             found |= PREDICTION
             found |= NEEDS_DISCRIMINATOR if self.discriminator else set()
-        model = self.model if inspect.isclass(self.model) else type(self.model)
-        if callable(getattr(model, "sample", None)) and issubclass(model, Sampler):
+        if draws_images(self.model):
             found |= GENERATOR
         if phase == "generator":
-            found |= {f"teacher.{name}" for name in self.teachers}
+            found |= {f"teacher.{name}" for name in self.teachers if self.has_images}
             found |= set(self._outputs())
         return frozenset(found)
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a batch has images, as far as its columns are known."""
+        return not {"image", "*"}.isdisjoint(self.columns)
 
     def _outputs(self) -> Iterator[str]:
         for name in self._dotted(output_type(self.model), ""):
@@ -151,10 +157,14 @@ class Graph:
         other = PHASES[1 - PHASES.index(phase)]
         if is_known(name, self.names(other)):
             return f"{name!r} is not available in the {phase} phase, only in the {other} phase"
-        if name in NEEDS_DISCRIMINATOR:
+        if name in NEEDS_DISCRIMINATOR | PREDICTION:
             if self.model.judged is None:
-                return f"{name!r} needs an output that is judged; this model has none"
+                return f"{name!r} needs an output that is judged, an image; this model has none"
             return f"{name!r} needs a discriminator; the recipe has none"
+        if not self.has_images and name in {*TARGET, *(f"teacher.{one}" for one in self.teachers)}:
+            return f"{name!r} needs images; the data have none, only {', '.join(self.columns)}"
+        if (owner := _owner(name.partition(".")[0])) is not None and owner is not output_type(self.model):
+            return f"{name!r} is what a model gives that returns {owner.__name__}; this one gives {self._given()}"
         everything = dataclasses.replace(self, provides=None, keys={}, discriminator=True)
         if is_known(name, everything.names("generator")):
             return f"{name!r} is not provided by this model{suggest(name, _concrete(known))}"
@@ -167,6 +177,11 @@ class Graph:
         return f"unknown context name {name!r}{suggest(name, _concrete(known) if not ending else [])}" + (
             f"; did you mean {ending[0]!r}?" if ending else ""
         )
+
+    def _given(self) -> str:
+        kind = output_type(self.model)
+        names = [item.name for item in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+        return ", ".join(names) or "nothing that is named"
 
     def _adaptive(self, terms: Sequence[Term]) -> Iterator[tuple[Term, str]]:
         if not self.discriminator:
@@ -251,6 +266,13 @@ def is_known(name: str, known: Collection[str]) -> bool:
         for pattern in known
         if "*" in pattern
     )
+
+
+def _owner(name: str) -> type | None:
+    """The one kind of output that has a field ``name``, of those that models of this package return."""
+    kinds = (AutoencoderOutput, GeneratorOutput, TokensOutput)
+    owners = [kind for kind in kinds if name in {item.name for item in dataclasses.fields(kind)}]
+    return owners[0] if len(owners) == 1 else None
 
 
 def _concrete(known: Collection[str]) -> list[str]:

@@ -26,11 +26,14 @@ from smalti.objectives.context import (
     Precision,
     Sampler,
     augment_measures,
+    draws_images,
     equal_draws,
     frozen,
     in_mode,
     sampler,
     shared_thunks,
+    target_of,
+    zero_of,
 )
 from smalti.objectives.critic import buffers_kept, critic_measures
 from smalti.objectives.graph import adaptive_problems
@@ -182,7 +185,7 @@ class GeneratorPhase(Phase):
     def forward(
         self, batch: Batch, clock: Clock, fake: Tensor | None = None, measure: bool = False
     ) -> tuple[Tensor, LossReport]:
-        """One pass over ``batch`` (``image``: (B, C, H, W) in [-1, 1]).
+        """One pass over ``batch`` (``image``: (B, C, H, W) in [-1, 1], or whatever else the model reads).
 
         Args:
             batch: column -> values.
@@ -195,7 +198,8 @@ class GeneratorPhase(Phase):
             ``total`` is that sum. Without autograd both are the sum and adaptive terms are "not computed".
         """
         discriminator = self._others[0]
-        precision = Precision.ambient(batch["image"].device)
+        zero = zero_of(self.network, batch)
+        precision = Precision.ambient(zero.device)
         output = self.model.training_forward(batch)
         judged = getattr(output, self.model.judged) if self.model.judged else None
         with ExitStack() as stack:
@@ -209,10 +213,9 @@ class GeneratorPhase(Phase):
                 image.requires_grad_(True)
             context = self._context(batch, clock, output, image, precision)
             evaluated = evaluate(self.terms, context, clock)
-            surrogate, evaluated, measures = self._combine(evaluated, judged, image, batch, measure)
+            surrogate, evaluated, measures = self._combine(evaluated, judged, image, zero, measure)
             if context.computed("logits_fake"):
                 measures["logits_fake"] = context["logits_fake"].mean()
-        zero = full_precision(batch["image"].new_zeros(()))
         fakes = None if judged is None else judged.detach()
         result = report(self.terms, evaluated, clock, measures, zero, fakes, detached(output))
         return (self._connected(surrogate) if torch.is_grad_enabled() else result.total), result
@@ -220,30 +223,27 @@ class GeneratorPhase(Phase):
     def _context(self, batch: Batch, clock: Clock, output: Any, image: Tensor | None, precision: Precision) -> Context:
         discriminator, teachers = self._others
 
-        def target() -> Tensor:
-            value: Tensor = full_precision(batch["image"])
-            return value
-
         def prediction() -> Tensor:
             if image is None:
                 raise UserError("this model has no output that an adversary judges: 'prediction' is not available")
             return image
 
+        target = partial(target_of, batch)
         thunks = shared_thunks(batch, clock.step, target, teachers, precision)
         if image is not None:
             thunks |= {name: prediction for name in ("prediction", "fake", str(self.model.judged))}
         if discriminator is not None:
             thunks |= Judge(discriminator, batch, self.condition, precision).thunks(target, prediction)
         model = self.model
-        if isinstance(model, Sampler):
+        if draws_images(model):
             thunks["generator"] = partial(sampler, model, batch)
         return Context(thunks, output)
 
     def _combine(
-        self, evaluated: list[Evaluated], judged: Tensor | None, image: Tensor | None, batch: Batch, measure: bool
+        self, evaluated: list[Evaluated], judged: Tensor | None, image: Tensor | None, zero: Tensor, measure: bool
     ) -> tuple[Tensor, list[Evaluated], dict[str, Tensor]]:
         """Surrogate, the terms with their adaptive factors, and measures."""
-        surrogate = full_precision(batch["image"].new_zeros(()))
+        surrogate = zero
         if not torch.is_grad_enabled():
             return surrogate, [_without_factor(one) for one in evaluated], {}
         optimised = [one for one in evaluated if one.term.role == "optimize"]
@@ -319,7 +319,8 @@ class DiscriminatorPhase(Phase):
         Returns:
             The sum of the weighted terms, a scalar, and the report.
         """
-        precision = Precision.ambient(batch["image"].device)
+        zero = zero_of(self.network, batch)
+        precision = Precision.ambient(zero.device)
         context = self._context(batch, clock, fake, precision)
         wanted = {name for term in self.due(clock) for name in term.reads}
         with precision.terms(), equal_draws(self.network):
@@ -328,8 +329,7 @@ class DiscriminatorPhase(Phase):
                     context[name]
             evaluated = evaluate(self.terms, context, clock)
             weighted = [one.weighted for one in evaluated]
-            surrogate = full_precision(batch["image"].new_zeros(()))
-            surrogate = sum((value for value in weighted if value is not None), surrogate)
+            surrogate = sum((value for value in weighted if value is not None), zero)
             measures: dict[str, Tensor] = {}
             for name in ("logits_real", "logits_fake"):
                 if name in wanted:
@@ -351,10 +351,6 @@ class DiscriminatorPhase(Phase):
         super().update(reports)
 
     def _context(self, batch: Batch, clock: Clock, fake: Tensor | None, precision: Precision) -> Context:
-        def target() -> Tensor:
-            value: Tensor = full_precision(batch["image"])
-            return value
-
         @cache
         def made() -> Tensor:
             value: Tensor = full_precision((self._made(batch, precision) if fake is None else fake).detach())
@@ -364,10 +360,11 @@ class DiscriminatorPhase(Phase):
             with torch.no_grad(), precision.networks():
                 return sampler(self.model, batch)(noise)  # type: ignore[arg-type]
 
+        target = partial(target_of, batch)
         thunks = shared_thunks(batch, clock.step, target, {}, precision)
         thunks |= {"fake": made, "prediction": made}
         thunks |= Judge(self.network, batch, self.condition, precision).thunks(target, made)
-        if isinstance(self.model, Sampler):
+        if draws_images(self.model):
             thunks["generator"] = lambda: sample
         return Context(thunks)
 
