@@ -104,6 +104,8 @@ def value_of(name: str, dtype: torch.dtype = torch.float64) -> Any:
         "features_fake": lambda: (random(BATCH, 4, 8, 8), random(BATCH, 8, 4, 4)),
         "posterior": lambda: DiagonalGaussian(random(BATCH, 4, 4, 4), random(BATCH, 4, 4, 4)),
         "codebooks": lambda: {"texture": _record(random, codes=8), "shape": _record(random, codes=6)},
+        "logits": lambda: {"texture": random(BATCH, 4, 4, 8), "shape": random(BATCH, 4, 4, 6)},
+        "indices": lambda: torch.arange(BATCH * 32).reshape(BATCH, 2, 4, 4) % 6,
         "discriminator": lambda: _critic(dtype),
         "student": lambda: random(BATCH, 5),
         "teacher": lambda: (random(BATCH, 3), random(BATCH, 5)),
