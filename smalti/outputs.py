@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -248,6 +248,24 @@ class LossValue:
     total: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     unweighted: Tensor | None = None
+
+
+def output_type(model: Any) -> Any:
+    """The annotation of what the model's ``training_forward`` returns; None if there is none.
+
+    Args:
+        model: a model's class, or a model.
+    """
+    try:
+        return get_type_hints(model.training_forward).get("return")
+    except (AttributeError, NameError, TypeError):
+        return None
+
+
+def predicts_tokens(model: Any) -> bool:
+    """Whether a model, or its class, is one of tokens: its ``training_forward`` returns a :class:`TokensOutput`."""
+    kind = output_type(model)
+    return isinstance(kind, type) and issubclass(kind, TokensOutput)
 
 
 class TrainableModel(Protocol):

@@ -10,7 +10,7 @@ import torch
 from smalti.metrics.evaluation import Examination
 from smalti.nn.distributed import rank
 
-VERSION = 1
+VERSION = 2
 
 
 class Partial:

@@ -3,7 +3,7 @@
 Importing this imports torchmetrics, which takes over a second: only ``Metric.create`` does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 
 import torch
@@ -42,6 +42,44 @@ class ImageMeans(Metric):  # type: ignore[misc]  # torchmetrics is not seen by t
     def compute(self) -> dict[str, Tensor]:
         """Name -> mean, a scalar; not a number without an image."""
         return {name: getattr(self, f"sum_{name}") / self.images for name in self.names}
+
+
+class NamedMeans(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the type checker
+    """Means over images of values of which some may never come: those are left out, the first one is always there.
+
+    Args:
+        name: of the value that all images have.
+    """
+
+    full_state_update = False
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.declare([name])
+
+    def declare(self, names: Sequence[str]) -> None:
+        """Says what values there may be. Ranks without a batch must know them, too."""
+        for name in names:
+            if name not in self.names:
+                self.names.append(name)
+                for part, kind in (("sum", torch.float64), ("count", torch.int64)):
+                    key = f"{part}_{_word(name)}"
+                    self.add_state(key, torch.zeros((), dtype=kind), dist_reduce_fx="sum")
+                    setattr(self, key, torch.zeros((), dtype=kind, device=self.device))
+
+    def update(self, values: Mapping[str, Tensor]) -> None:
+        """Adds name -> values with shape (B,)."""
+        self.declare(list(values))
+        for name, of in values.items():
+            for part, more in (("sum", of.double().sum()), ("count", len(of))):
+                key = f"{part}_{_word(name)}"
+                setattr(self, key, getattr(self, key) + more)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Name -> mean, a scalar; not a number without an image."""
+        means = {name: getattr(self, f"sum_{_word(name)}") / getattr(self, f"count_{_word(name)}") for name in self.names}
+        return {name: mean for name, mean in means.items() if name == self.names[0] or not mean.isnan()}
 
 
 class PooledDecibels(Metric):  # type: ignore[misc]  # torchmetrics is not seen by the type checker
@@ -220,7 +258,7 @@ def _pair(one: str, two: str) -> str:
 
 def _word(name: str) -> str:
     """A name for a state: those of the steps of a codebook hold a dot."""
-    return name.replace(".", "__")
+    return name.replace(".", "__").replace("/", "___")
 
 
 def _merged(keys: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """What metrics see of a model that makes images from noise: as many as there are real ones."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from smalti.metrics import Observation
 from smalti.outputs import Batch, BottleneckOutput
 
 
-@runtime_checkable
 class ImageMaker(Protocol):
     """A model that makes images from noise given from outside."""
 
@@ -24,6 +23,12 @@ class ImageMaker(Protocol):
 
     def training_forward(self, batch: Batch) -> Any:
         """Images from the columns ``noise`` and, for a class-conditional model, ``label``."""
+
+
+def makes_images(model: Any) -> TypeGuard[ImageMaker]:
+    """Whether a model makes images from noise: it samples, and has an output that an adversary judges."""
+    asked = all(callable(getattr(model, name, None)) for name in ("sample", "noise_shape", "training_forward"))
+    return asked and getattr(model, "judged", None) is not None
 
 
 def observe_made(model: ImageMaker, batch: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> Observation:

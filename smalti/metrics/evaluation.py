@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from smalti.data.loader import to_device
-from smalti.metrics import Metric, Observation
+from smalti.metrics import Metric, Observation, Prediction
 from smalti.metrics._ablations import at_means
-from smalti.metrics._made import ImageMaker, observe_made
+from smalti.metrics._made import makes_images, observe_made
+from smalti.metrics._predicted import observe_predicted, require_fit
 from smalti.nn.distributed import all_reduce_sum
 from smalti.nn.padding import pad_to_multiple
-from smalti.outputs import BottleneckOutput
+from smalti.outputs import BottleneckOutput, batch_size, predicts_tokens
 from smalti.registry import UserError, short_name
 
 
@@ -72,8 +73,9 @@ def examine(
     metrics: Mapping[str, Metric] | Sequence[Metric],
     device: torch.device | str | None = None,
     names: Sequence[str] = (),
+    factor: int | None = None,
 ) -> Evaluation:
-    """Measures the reconstructions of all images, in evaluation mode and without gradients.
+    """Measures the reconstructions of all images, or the predictions of all tokens, in evaluation mode.
 
     Images whose sides the model's factor does not divide are padded right and bottom, and the reconstruction is cut
     back; the padding's tokens count, since they must be stored. Random numbers, where a model draws any, are the same
@@ -82,29 +84,39 @@ def examine(
     number.
 
     Args:
-        model: satisfies :class:`Tokenizer`, or makes images from noise; left in the mode it was in.
-        batches: ``image`` uint8, or in [-1, 1], with shape (B, C, H, W), and ``index`` (B,), as
-            ``smalti.data.loader.evaluation_batches`` gives.
+        model: satisfies :class:`Tokenizer`, makes images from noise, or predicts tokens; left in the mode it was in.
+        batches: ``image`` uint8, or in [-1, 1], with shape (B, C, H, W), or whatever else the model reads, and
+            ``index`` (B,), as ``smalti.data.loader.evaluation_batches`` gives.
         metrics: name -> metric, or metrics, which are called by their short names.
         device: where to; None for where the model is.
         names: names of the items of the source, for the rows.
+        factor: of tokens, pixels per place along each side, if that is known.
 
     Raises:
-        UserError: if two metrics give numbers of one name, or there is no image at all.
+        UserError: if two metrics give numbers of one name, one is not of such a model, or there is no item at all.
     """
+    require_fit(metrics, model)
     weight = next(model.parameters(), torch.zeros(()))
     device = weight.device if device is None else torch.device(device)
-    sizes = {} if isinstance(model, ImageMaker) else tokenizer_of(model).codebook_sizes
-    examination = Examination(metrics, sizes, device, names)
+    examination = Examination(metrics, _codebook_sizes(model), device, names)
     with evaluating(model, device):
         for batch in batches:
             moved = to_device(dict(batch), device)
-            if isinstance(model, ImageMaker):
-                observation = observe_made(model, moved, weight.dtype)
+            if predicts_tokens(model):
+                examination.feed(batch, observe_predicted(model, moved, factor))
+            elif makes_images(model):
+                examination.feed(batch, observe_made(model, moved, weight.dtype))
             else:
-                observation = observe(tokenizer_of(model), moved["image"], weight.dtype)
-            examination.feed(batch, observation)
+                examination.feed(batch, observe(tokenizer_of(model), moved["image"], weight.dtype))
         return examination.result()
+
+
+def _codebook_sizes(model: Any) -> Mapping[str, int]:
+    """Name -> number of codes of what a model chooses or predicts; nothing of one that makes images from noise."""
+    if predicts_tokens(model):
+        codebooks: Mapping[str, int] = model.codebooks
+        return codebooks
+    return {} if makes_images(model) else tokenizer_of(model).codebook_sizes
 
 
 def tokenizer_of(model: Any) -> Tokenizer:
@@ -138,10 +150,10 @@ class Examination:
         self.rows: list[dict[str, Any]] = []
         self.small = dict.fromkeys(by_name, 0)
 
-    def feed(self, batch: Mapping[str, Any], observation: Observation) -> None:
-        """Measures a batch with images (B, C, H, W), whose ``index`` (B,) finds their names if there are any."""
-        count = len(observation.target)
-        taken = {name: metric for name, metric in self.metrics.items() if _fits(metric, observation.target)}
+    def feed(self, batch: Mapping[str, Any], observation: Observation | Prediction) -> None:
+        """Measures a batch with images (B, C, H, W), or predicted tokens (B, G, h, w), whose ``index`` (B,) finds their names if there are any."""
+        count = batch_size(batch) if isinstance(observation, Prediction) else len(observation.target)
+        taken = {name: metric for name, metric in self.metrics.items() if _fits(metric, observation)}
         for name in self.metrics.keys() - taken.keys():
             self.small[name] += count
         with _naming(batch, self.names):
@@ -169,9 +181,9 @@ class Examination:
         return Evaluation(values=values, images=tuple(self.rows), left_out=left_out, cautions=said)
 
 
-def _fits(metric: Metric, images: Tensor) -> bool:
-    """Whether a metric takes images with shape (B, C, H, W)."""
-    return min(images.shape[-2:]) >= _smallest(metric)
+def _fits(metric: Metric, observation: Observation | Prediction) -> bool:
+    """Whether a metric takes images of this size; of tokens it takes all."""
+    return isinstance(observation, Prediction) or min(observation.target.shape[-2:]) >= _smallest(metric)
 
 
 def _smallest(metric: Metric) -> int:
@@ -232,7 +244,7 @@ def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _update(
-    metrics: Mapping[str, Metric], accumulators: Mapping[str, Any], observation: Observation
+    metrics: Mapping[str, Metric], accumulators: Mapping[str, Any], observation: Observation | Prediction
 ) -> dict[str, Tensor]:
     """Feeds a batch to all accumulators; name -> one value for each image (B,), of the metrics that have such."""
     found: dict[str, Tensor] = {}

@@ -34,7 +34,7 @@ from smalti.objectives.names import (
     is_image_space,
 )
 from smalti.objectives.term import Term
-from smalti.outputs import AutoencoderOutput, GeneratorOutput, TokensOutput
+from smalti.outputs import AutoencoderOutput, GeneratorOutput, TokensOutput, output_type
 from smalti.registry import Phase, UserError, suggest
 
 PHASES: tuple[Phase, Phase] = ("generator", "discriminator")
@@ -240,18 +240,6 @@ def _phase_problems(phase: Phase, terms: Sequence[Term]) -> Iterator[str]:
         yield f"no term is optimised: the {phase} would not be trained"
     elif all(term.every > 1 for term in optimised):
         yield "every term is lazy: most updates would do nothing; one term needs every: 1"
-
-
-def output_type(model: Any) -> Any:
-    """The annotation of what the model's ``training_forward`` returns; None if there is none.
-
-    Args:
-        model: a model's class, or a model.
-    """
-    try:
-        return typing.get_type_hints(model.training_forward).get("return")
-    except (NameError, TypeError):
-        return None
 
 
 def is_known(name: str, known: Collection[str]) -> bool:

@@ -8,13 +8,15 @@ import torch
 
 from smalti.config import build, config_of
 from smalti.config.schema import option_parameters
-from smalti.metrics import Metric, Observation
-from smalti.outputs import BottleneckOutput
+from smalti.metrics import Metric, Observation, Prediction
+from smalti.outputs import BottleneckOutput, TokensOutput
 from smalti.registry import names, short_name
 from tests.contracts.examples import options_of, registered
 
 METRICS = [pytest.param(cls, id=short_name(cls)) for cls in registered(Metric)]
 every_metric = pytest.mark.parametrize("cls", METRICS)
+# One of both is measured as a metric of images here, and as one of tokens in tests/metrics/test_predicted_tokens.py.
+every_metric_of_images = pytest.mark.parametrize("cls", [case for case in METRICS if "images" in case.values[0].observes])
 SIZES = {"first": 5, "second": 3}
 
 
@@ -29,6 +31,19 @@ def observe(seed, images=2, dtype=torch.float32):
     indices = torch.stack([torch.randint(0, size, (images, 2, 2), generator=random) for size in SIZES.values()], dim=1)
     bottleneck = BottleneckOutput(latent=torch.zeros(images, 1, 2, 2), indices=indices)
     return Observation(target=target, reconstruction=made, bottleneck=bottleneck, codebook_sizes=SIZES)
+
+
+def predict(seed, images=2):
+    """What a model of tokens gives, with scores that are as good as none."""
+    random = torch.Generator().manual_seed(seed)
+    logits = {name: torch.randn(images, 2, 2, size, generator=random) for name, size in SIZES.items()}
+    planes = [torch.randint(0, size, (images, 2, 2), generator=random) for size in SIZES.values()]
+    return TokensOutput(logits=logits, indices=torch.stack(planes, dim=1))
+
+
+def see(cls, seed, images=2):
+    """What a metric observes, images if it can."""
+    return observe(seed, images) if "images" in cls.observes else Prediction.of(predict(seed, images), factor=4)
 
 
 def accumulate(metric, *observations):
@@ -46,7 +61,7 @@ def values_of(accumulator):
 @every_metric
 def test_gives_finite_numbers_called_by_its_name(cls):
     metric = make(cls)
-    accumulator = accumulate(metric, observe(0))
+    accumulator = accumulate(metric, see(cls, 0))
     values = values_of(accumulator)
     assert values
     assert all(name.startswith((short_name(cls), *cls.aliases)) for name in values)
@@ -56,7 +71,7 @@ def test_gives_finite_numbers_called_by_its_name(cls):
 
 @every_metric
 def test_shards_add_up_to_the_whole(cls):
-    metric, seen = make(cls), [observe(0), observe(1, images=3), observe(2, images=1)]
+    metric, seen = make(cls), [see(cls, 0), see(cls, 1, images=3), see(cls, 2, images=1)]
     whole = values_of(accumulate(metric, *seen))
     for cut in range(3):  # also a shard without a batch
         merged = accumulate(metric, *seen[cut:])
@@ -64,7 +79,7 @@ def test_shards_add_up_to_the_whole(cls):
         assert values_of(merged) == pytest.approx(whole, rel=1e-12)
 
 
-@every_metric
+@every_metric_of_images
 def test_how_images_are_batched_does_not_matter(cls):
     metric, seen = make(cls), observe(0, images=3)
     single = [
@@ -81,7 +96,7 @@ def test_how_images_are_batched_does_not_matter(cls):
 
 @every_metric
 def test_values_of_single_images_are_what_is_averaged(cls):
-    metric, seen = make(cls), observe(0, images=3)
+    metric, seen = make(cls), see(cls, 0, images=3)
     single = metric.per_image(seen)
     for name, values in single.items():
         assert values.shape == (3,)
@@ -89,7 +104,7 @@ def test_values_of_single_images_are_what_is_averaged(cls):
         assert values.double().mean().item() == pytest.approx(mean, rel=1e-6)
 
 
-@every_metric
+@every_metric_of_images
 def test_better_images_are_better(cls):
     """In the direction that ``higher_is_better`` says, for metrics of images."""
     metric, seen = make(cls), observe(0)
@@ -105,7 +120,7 @@ def test_better_images_are_better(cls):
     assert all((near[name] > far[name]) == metric.higher_is_better for name in far)
 
 
-@every_metric
+@every_metric_of_images
 def test_half_precision_reconstructions_are_measured_in_single(cls):
     metric, seen = make(cls), observe(0, dtype=torch.bfloat16)
     exact = Observation(
@@ -120,10 +135,10 @@ def test_half_precision_reconstructions_are_measured_in_single(cls):
 @every_metric
 def test_reset_forgets_everything(cls):
     metric = make(cls)
-    accumulator = accumulate(metric, observe(0))
+    accumulator = accumulate(metric, see(cls, 0))
     accumulator.reset()
-    metric.update(accumulator, observe(1))
-    assert values_of(accumulator) == values_of(accumulate(metric, observe(1)))
+    metric.update(accumulator, see(cls, 1))
+    assert values_of(accumulator) == values_of(accumulate(metric, see(cls, 1)))
 
 
 @every_metric
@@ -132,7 +147,7 @@ def test_build_of_config_rebuilds_it(cls):
     rebuilt = build(config_of(metric), Metric)
     assert type(rebuilt) is cls
     assert config_of(rebuilt) == config_of(metric)
-    assert values_of(accumulate(rebuilt, observe(0))) == values_of(accumulate(metric, observe(0)))
+    assert values_of(accumulate(rebuilt, see(cls, 0))) == values_of(accumulate(metric, see(cls, 0)))
 
 
 @every_metric
