@@ -13,6 +13,7 @@ from smalti.assembly.fine_tuning import apply_start
 from smalti.assembly.fitness import smallest_side
 from smalti.assembly.recipe import Recipe
 from smalti.assembly.sections import DataSection, ValidationSection
+from smalti.assembly.tokens import require_same_tokenizer, require_same_tokens
 from smalti.data._labels import with_classes
 from smalti.data.loader import BatchLoader, evaluation_batches
 from smalti.engine.settings import GENERATOR, EngineSettings
@@ -64,8 +65,12 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
     discriminator = getattr(phases.get("discriminator"), "network", None)
     asked = asked_columns(recipe, model, discriminator)
     require_columns(asked, data.source, "data.source")
+    require_same_tokens(model, data.source, "data.source")
     classes = max(getattr(network, "num_classes", 0) for network in (model, discriminator))
     held_out: ValidationSection | None = spec.build() if (spec := recipe.specs.get("validation")) else None
+    if held_out is not None:
+        require_same_tokens(model, held_out.data.source, "validation.data.source")
+        require_same_tokenizer(data.source, held_out.data.source, "validation.data.source")
     sources = {"data.source": data.source} | ({"validation.data.source": held_out.data.source} if held_out else {})
     return Trainer(
         phases=phases,
@@ -109,7 +114,8 @@ def _validation(
         from smalti.metrics.evaluation import examine
 
         if protocol is None:
-            found = examine(trained, batches(), section.metrics, names=names)
+            factor = getattr(data.source, "factor", None)
+            found = examine(trained, batches(), section.metrics, names=names, factor=factor)
         else:
             found = examine_under(protocol, trained, batches(), section.metrics, names)
         left_out.update(found.left_out)

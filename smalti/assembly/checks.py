@@ -8,11 +8,12 @@ import inspect
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from smalti.assembly.columns import given_columns, held_out_problems
+from smalti.assembly.columns import given_columns, has_images, held_out_problems, training_problems
 from smalti.assembly.fitness import fitness_problems, image_shape
 from smalti.assembly.limits import limit_problems
 from smalti.assembly.rehearsal import can_be_rehearsed, known_values, objection, required
 from smalti.assembly.sections import PLAYERS, Recipe
+from smalti.assembly.tokens import known_tokens, token_problems
 from smalti.config import ConfigError, Problem, Spec
 from smalti.data.transforms import Transform
 from smalti.engine.monitor import mode_of
@@ -40,6 +41,8 @@ def graph_problems(recipe: Recipe) -> list[Problem]:
     for section in ("data", "validation"):
         problems += _images(recipe, section, model, discriminator)
     problems += limit_problems(recipe, model)
+    problems += training_problems(recipe, model)
+    problems += token_problems(recipe, model)
     problems += _condition(recipe, discriminator)
     problems += held_out_problems(recipe, model, discriminator)
     problems += _labels(recipe, model, discriminator)
@@ -123,6 +126,9 @@ def _protocol(recipe: Recipe) -> Iterator[Problem]:
         yield Problem("validation.protocol", str(error))
         return
     data = _validation_data(recipe)
+    if isinstance(data, Spec) and not has_images(data.arguments.get("source")):
+        yield Problem("validation.protocol", f"{name} says how images are cropped, and the held-out data have none")
+        return
     if isinstance(data, Spec) and "transform" in data.arguments:
         yield Problem("validation.data.transform", f"protocol {name} says how images are cropped: leave it out")
     for metric, spec in (section.arguments.get("metrics") or {}).items():
@@ -208,6 +214,10 @@ def _images(recipe: Recipe, name: str, model: Any, discriminator: Any) -> Iterat
     section = _validation_data(recipe) if name == "validation" else recipe.specs.get(name)
     place = "validation.data" if name == "validation" else name
     if not isinstance(section, Spec):
+        return
+    if not has_images(section.arguments.get("source")):
+        if "transform" in section.arguments:
+            yield Problem(f"{place}.transform", "the source has no images to crop or flip: leave it out")
         return
     spec = section.arguments.get("transform")
     try:
@@ -318,6 +328,7 @@ def _losses(recipe: Recipe, model: Any, broken: Collection[str]) -> Iterator[Pro
     shape = image_shape(recipe, model, "data")
     codebooks = getattr(model, "codebook_terms", {})
     values = known_values(shape, model.judged, codebooks) if shape is not None and hasattr(model, "judged") else {}
+    values = {**values, **known_tokens(model)}
     for player, terms in recipe.terms.items():
         for name, term in terms.items():
             problems: list[Problem] = []

@@ -5,10 +5,11 @@ from typing import Any
 
 from smalti.assembly.sections import Recipe
 from smalti.config import Problem, Spec
+from smalti.data import ImageSource
 from smalti.objectives.names import LABEL
-from smalti.registry import UserError
+from smalti.registry import UserError, names, resolve
 
-ALWAYS = ("image", "index", "position", "noise")  # what the loader and the engine add
+ALWAYS = ("index", "position", "noise")  # what the loader and the engine add
 ANY = "*"
 COLUMN = "batch."
 CONDITION = "condition"
@@ -29,7 +30,7 @@ def given_columns(source: Any) -> tuple[str, ...]:
 
 def asked_columns(recipe: Recipe, model: Any, discriminator: Any) -> dict[str, str]:
     """Columns that terms and networks ask for, each with the place of the first that does."""
-    found: dict[str, str] = {}
+    found: dict[str, str] = dict.fromkeys(sorted(getattr(model, "reads", ())), "model")
     for terms in recipe.terms.values():
         for name, term in terms.items():
             try:
@@ -45,6 +46,25 @@ def asked_columns(recipe: Recipe, model: Any, discriminator: Any) -> dict[str, s
     if getattr(model, "num_classes", 0):
         found.setdefault(LABEL, "model")
     return found
+
+
+def training_problems(recipe: Recipe, model: Any) -> Iterator[Problem]:
+    """Columns that the model reads and the data have not; of labels it is said elsewhere."""
+    data = recipe.specs.get("data")
+    if not isinstance(data, Spec):
+        return
+    given = given_columns(data.arguments.get("source"))
+    for name in sorted(getattr(model, "reads", frozenset()) - {LABEL, *given}) if ANY not in given else ():
+        known = (one for one in names(ImageSource) if name in getattr(resolve(one, ImageSource), "columns", ()))
+        others = ", ".join(known)
+        hint = f"; sources with it: {others}" if others else ""
+        shown = ", ".join(column for column in given if column not in ALWAYS)
+        yield Problem("data.source", f"no column {name!r}, which the model reads; it has {shown}{hint}")
+
+
+def has_images(source: Any) -> bool:
+    """Whether items of a source's description have images, as far as that is known."""
+    return not {"image", ANY}.isdisjoint(given_columns(source))
 
 
 def lacking(asked: dict[str, str], given: Collection[str]) -> list[str]:

@@ -24,6 +24,11 @@ class Model(Part, nn.Module):
         """The weight of the last layer, where gradients are balanced."""
 
     @property
+    def reads(self) -> frozenset[str]:
+        """Columns of a batch without which it cannot train."""
+        return frozenset({"image"})
+
+    @property
     def provides(self) -> frozenset[str] | None:
         """Optional fields of its output that it fills; None: all of them."""
         return None

@@ -107,6 +107,12 @@ class TokenModel(SavedModel, library_name="smalti", tags=["image-generator"]):
         return weight
 
     @property
+    def reads(self) -> frozenset[str]:
+        """``indices``, and ``label`` or ``text`` of a model with classes or captions."""
+        told = ({"label"} if self.num_classes else set()) | ({"text"} if self.text_length else set())
+        return frozenset({"indices"} | told)
+
+    @property
     def output_keys(self) -> Mapping[str, Collection[str]]:
         """The codebooks, in the logits."""
         return {"logits": tuple(self.codebooks)}
