@@ -11,19 +11,22 @@ from torch import nn
 from smalti.assembly.columns import asked_columns, condition_of, require_columns
 from smalti.assembly.fine_tuning import apply_start
 from smalti.assembly.fitness import smallest_side
+from smalti.assembly.pictures import TokenPictures
 from smalti.assembly.recipe import Recipe
 from smalti.assembly.sections import DataSection, ValidationSection
 from smalti.assembly.tokens import require_same_tokenizer, require_same_tokens
 from smalti.data._labels import with_classes
 from smalti.data.loader import BatchLoader, evaluation_batches
+from smalti.engine.samples import sample_images
 from smalti.engine.settings import GENERATOR, EngineSettings
 from smalti.engine.trainer import Trainer
 from smalti.engine.validation import Validation
 from smalti.evaluation._crops import Framing
 from smalti.evaluation.protocol import protocol_named
+from smalti.models._decoder_of import FILE, DecodedBy
 from smalti.nn.distributed import rank, world_size
 from smalti.objectives.phases import DiscriminatorPhase, GeneratorPhase, Phase
-from smalti.outputs import Batch
+from smalti.outputs import Batch, predicts_tokens
 
 
 def build_model(recipe: Recipe) -> nn.Module:
@@ -91,7 +94,17 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
         recipe=recipe.plain(),
         sources=sources,
         quiet=quiet,
+        paint=TokenPictures.of(model, data.source)
+        if settings.sample_every and predicts_tokens(model)
+        else sample_images,
+        companions=_companions(data.source),
     )
+
+
+def _companions(source: Any) -> dict[str, str]:
+    """What goes with a model that learns from ``source``: which tokenizer its tokens are of, if it says so."""
+    tokenizer = getattr(source, "tokenizer", None)
+    return {} if tokenizer is None else {FILE: DecodedBy.of(tokenizer).text()}
 
 
 def _validation(

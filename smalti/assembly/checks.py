@@ -310,7 +310,7 @@ def _channels(recipe: Recipe, model: Any, discriminator: Any) -> Iterator[Proble
         yield Problem("discriminator.in_channels", f"{judged}: expected {channels}, the channels of the model's images")
     for place, section in (("data", recipe.specs.get("data")), ("validation.data", _validation_data(recipe))):
         source = section.arguments.get("source") if isinstance(section, Spec) else None
-        if not isinstance(source, Spec):
+        if not isinstance(source, Spec) or not has_images(source):
             continue
         given = source.arguments.get("image_channels", getattr(source.target, "image_channels", channels))
         if given != channels:

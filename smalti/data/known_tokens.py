@@ -37,6 +37,7 @@ class KnownTokens(ImageSource):
     """
 
     columns = ("indices", "label")
+    image_channels = 0
     factor: int | None = None
 
     def __init__(

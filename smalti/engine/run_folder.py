@@ -22,10 +22,11 @@ class RunFolder:
 
     Args:
         path: the folder; made by ``claim``.
+        companions: name -> text of files that lie in it, and beside the model.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, companions: Mapping[str, str] | None = None) -> None:
+        self.path, self.companions = Path(path), dict(companions or {})
         self.recipe = self.path / "recipe.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples"
@@ -71,9 +72,11 @@ class RunFolder:
         self.lock.release()
 
     def write_recipe(self, recipe: Mapping[str, Any] | None) -> None:
-        """Writes ``recipe.yaml``, if there is a recipe."""
+        """Writes ``recipe.yaml``, if there is a recipe, and the companions."""
         if recipe is not None:
             write_whole(self.recipe, dump(dict(recipe)))
+        for name, text in self.companions.items():
+            write_whole(self.path / name, text)
 
     def moved(self, recipe: Mapping[str, Any] | None, locations: Sequence[str]) -> list[str]:
         """Where the stored recipe and ``recipe`` look for their data in different places: ``place: old -> new``."""
@@ -138,6 +141,8 @@ class RunFolder:
         unfinished = self.path / ".unfinished-model"
         shutil.rmtree(unfinished, ignore_errors=True)
         save(unfinished)
+        for name, text in self.companions.items():
+            (unfinished / name).write_text(text, encoding="utf-8")
         for entry in unfinished.iterdir():
             flush_to_disk(entry)
         shutil.rmtree(self.model, ignore_errors=True)

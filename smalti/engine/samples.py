@@ -1,6 +1,7 @@
 """Sample pictures: what the model was given, and beside it what the model made of it."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from smalti.data.grid import save_grid
-from smalti.objectives.context import Sampler
+from smalti.objectives.context import draws_images
 from smalti.outputs import Batch
 
 MARGIN = 4  # pixels
 SMALLEST = 32  # a tile with fewer pixels is enlarged
+
+
+Paint = Callable[[nn.Module, Batch, int], tuple[Tensor | None, Tensor]]
+"""Model, batch and count -> what was given, or None, and what was made: images, each with shape (N, C, H, W)."""
 
 
 def sample_images(model: nn.Module, batch: Batch, count: int) -> tuple[Tensor | None, Tensor]:
@@ -37,7 +42,7 @@ def sample_images(model: nn.Module, batch: Batch, count: int) -> tuple[Tensor | 
         model.train(training)
     judged = getattr(model, "judged", None)
     made = getattr(output, judged) if judged else few["image"]
-    given = None if isinstance(model, Sampler) else few["image"].detach().float().cpu()
+    given = None if draws_images(model) else few["image"].detach().float().cpu()
     return given, made.detach().float().cpu()
 
 

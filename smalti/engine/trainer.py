@@ -23,6 +23,7 @@ from smalti.engine.paths import detours, line_of, paths_of, told_before
 from smalti.engine.result import RunResult
 from smalti.engine.run_folder import RunFolder, writing
 from smalti.engine.runtime import Runtime
+from smalti.engine.samples import Paint, sample_images
 from smalti.engine.settings import GENERATOR, CycleEntry, EngineSettings, PhaseOptimizer, parse_cycle
 from smalti.engine.signals import StopSignal
 from smalti.engine.state import TrainState
@@ -60,6 +61,8 @@ class Trainer:
         sources: place in the recipe -> data source; what they consist of goes with the checkpoints, and a run is not
             resumed silently if it changed.
         quiet: show no progress.
+        paint: makes the sample pictures.
+        companions: name -> text of files that are kept in the run folder and beside the model.
 
     Raises:
         UserError: if the cycle, an optimizer or the tracker cannot be.
@@ -79,6 +82,8 @@ class Trainer:
         recipe: Mapping[str, Any] | None = None,
         sources: Mapping[str, Any] | None = None,
         quiet: bool = False,
+        paint: Paint = sample_images,
+        companions: Mapping[str, str] | None = None,
     ) -> None:
         self.settings, self.recipe = settings, recipe
         self.cycle = parse_cycle(cycle, list(phases))
@@ -103,8 +108,8 @@ class Trainer:
         self.loader = loader(rank=self.runtime.rank, world_size=self.runtime.world_size)
         self.feed = Feed(self.loader, self.signal)
         self.state = TrainState(world_size=self.runtime.world_size)
-        self.examiner = Examiner(validation, self.players, model, self.ema, settings, self.runtime, self.signal)
-        self.folder = RunFolder(out)
+        self.examiner = Examiner(validation, self.players, model, self.ema, settings, self.runtime, self.signal, paint)
+        self.folder = RunFolder(out, companions)
         self.journal = Journal(self.folder, settings, quiet=quiet or not self.runtime.is_main)
         self.checkpoints = CheckpointFolder(
             self.folder.checkpoints, settings.keep, self.journal.watcher.say, (TRAIN, OPTIMIZERS)

@@ -14,7 +14,7 @@ from smalti.engine.ema import EMA
 from smalti.engine.logging import to_host
 from smalti.engine.randomness import forked
 from smalti.engine.runtime import Runtime
-from smalti.engine.samples import sample_images
+from smalti.engine.samples import Paint, sample_images
 from smalti.engine.settings import GENERATOR, EngineSettings, ValidationSettings
 from smalti.engine.signals import Interrupted, StopSignal
 from smalti.engine.turn import Player
@@ -95,6 +95,7 @@ class Examiner:
         settings: of the run.
         runtime: device, ranks, precision.
         signal: interrupts a measurement, which is then as if it had not begun.
+        paint: makes pictures.
     """
 
     def __init__(
@@ -106,8 +107,9 @@ class Examiner:
         settings: EngineSettings,
         runtime: Runtime,
         signal: StopSignal,
+        paint: Paint = sample_images,
     ) -> None:
-        self.signal = signal
+        self.signal, self.paint = signal, paint
         self.validation, self.players, self.model = validation, players, model
         self.ema, self.run, self.runtime = ema, settings, runtime
         self.settings = validation.settings if validation else ValidationSettings()
@@ -240,7 +242,7 @@ class Examiner:
     def pictures(self, loader: Any) -> tuple[Tensor | None, Tensor]:
         """Held-out images, or the first of ``loader``, and what is made of them, each with shape (N, C, H, W).
 
-        The former are None for a model that makes images from noise.
+        The former are None for a model that makes images from noise, or of tokens.
 
         Raises:
             Interrupted: on all ranks, if a signal came to one of them while it waited for the images.
@@ -255,7 +257,7 @@ class Examiner:
             raise Interrupted
         with self.averaged():
             batch = self.players[GENERATOR].prepare(pictured, Clock())
-            return sample_images(self.model, batch, self.run.samples)
+            return self.paint(self.model, batch, self.run.samples)
 
 
 def _same(batch: Batch | None) -> Any:

@@ -78,7 +78,9 @@ class NamedMeans(Metric):  # type: ignore[misc]  # torchmetrics is not seen by t
 
     def compute(self) -> dict[str, Tensor]:
         """Name -> mean, a scalar; not a number without an image."""
-        means = {name: getattr(self, f"sum_{_word(name)}") / getattr(self, f"count_{_word(name)}") for name in self.names}
+        means = {
+            name: getattr(self, f"sum_{_word(name)}") / getattr(self, f"count_{_word(name)}") for name in self.names
+        }
         return {name: mean for name, mean in means.items() if name == self.names[0] or not mean.isnan()}
 
 

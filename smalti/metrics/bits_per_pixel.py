@@ -60,7 +60,9 @@ class BitsPerPixel(Metric):
 
 def _predicted(prediction: Prediction) -> dict[str, Tensor]:
     if prediction.factor is None:
-        raise UserError("bits_per_pixel: these data do not say how many pixels a token stands for; bits_per_token needs none")
+        raise UserError(
+            "bits_per_pixel: these data do not say how many pixels a token stands for; bits_per_token needs none"
+        )
     each = {name: bits.flatten(1).mean(dim=1) / prediction.factor**2 for name, bits in prediction.bits.items()}
     found = {"bits_per_pixel": torch.stack(list(each.values())).sum(dim=0)}
     return found | ({f"bits_per_pixel/{name}": bits for name, bits in each.items()} if len(each) > 1 else {})

@@ -24,7 +24,6 @@ from smalti.objectives.context import (
     Context,
     Judge,
     Precision,
-    Sampler,
     augment_measures,
     draws_images,
     equal_draws,

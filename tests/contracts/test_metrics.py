@@ -16,7 +16,9 @@ from tests.contracts.examples import options_of, registered
 METRICS = [pytest.param(cls, id=short_name(cls)) for cls in registered(Metric)]
 every_metric = pytest.mark.parametrize("cls", METRICS)
 # One of both is measured as a metric of images here, and as one of tokens in tests/metrics/test_predicted_tokens.py.
-every_metric_of_images = pytest.mark.parametrize("cls", [case for case in METRICS if "images" in case.values[0].observes])
+every_metric_of_images = pytest.mark.parametrize(
+    "cls", [case for case in METRICS if "images" in case.values[0].observes]
+)
 SIZES = {"first": 5, "second": 3}
 
 

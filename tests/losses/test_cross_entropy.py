@@ -100,7 +100,10 @@ def test_micro_batches_of_equal_size_add_up_unless_places_are_ignored():
     [
         (lambda logits, indices: (next(iter(logits.values())), indices), "logits=Tensor: expected a mapping"),
         (lambda logits, indices: ({}, indices), "logits=dict: expected a mapping"),
-        (lambda logits, indices: (logits, indices[:, :2]), r"indices with shape \(3, 2, 2, 2\): expected \(B, 3, h, w\)"),
+        (
+            lambda logits, indices: (logits, indices[:, :2]),
+            r"indices with shape \(3, 2, 2, 2\): expected \(B, 3, h, w\)",
+        ),
         (lambda logits, indices: (logits, indices[0]), r"expected \(B, 3, h, w\) for visual, semantic, high"),
         (
             lambda logits, indices: ({**logits, "high": logits["high"].permute(0, 3, 1, 2)}, indices),

@@ -90,9 +90,7 @@ def test_images_count_alike_whatever_the_batches():
         indices=torch.ones(3, 2, 2, 2, dtype=torch.int64),
     )
     whole = Prediction.of(output, 2)
-    single = [
-        Prediction(bits={name: bits[i : i + 1] for name, bits in whole.bits.items()}, factor=2) for i in range(3)
-    ]
+    single = [Prediction(bits={name: bits[i : i + 1] for name, bits in whole.bits.items()}, factor=2) for i in range(3)]
     for metric in (BitsPerToken(), BitsPerPixel()):
         one, many = metric.create(), metric.create()
         metric.update(one, whole)
