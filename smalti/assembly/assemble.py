@@ -74,6 +74,7 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
     if held_out is not None:
         require_same_tokens(model, held_out.data.source, "validation.data.source")
         require_same_tokenizer(data.source, held_out.data.source, "validation.data.source")
+    draws_tokens = settings.sample_every > 0 and predicts_tokens(model)
     sources = {"data.source": data.source} | ({"validation.data.source": held_out.data.source} if held_out else {})
     return Trainer(
         phases=phases,
@@ -94,9 +95,7 @@ def assemble(recipe: Recipe, out: str | Path, *, quiet: bool = False) -> Trainer
         recipe=recipe.plain(),
         sources=sources,
         quiet=quiet,
-        paint=TokenPictures.of(model, data.source)
-        if settings.sample_every and predicts_tokens(model)
-        else sample_images,
+        paint=TokenPictures.of(model, data.source) if draws_tokens else sample_images,
         companions=_companions(data.source),
     )
 

@@ -216,8 +216,7 @@ def _images(recipe: Recipe, name: str, model: Any, discriminator: Any) -> Iterat
     if not isinstance(section, Spec):
         return
     if not has_images(section.arguments.get("source")):
-        if "transform" in section.arguments:
-            yield Problem(f"{place}.transform", "the source has no images to crop or flip: leave it out")
+        yield from _nothing_to_crop(section, place)
         return
     spec = section.arguments.get("transform")
     try:
@@ -253,6 +252,11 @@ def _sides(transform: Transform, place: str, model: Any, discriminator: Any) -> 
     if (least := min(map(min, transform.shapes))) < smallest:
         sides = sides if transform.buckets is None else f"a bucket with a side of {least}"
         yield Problem(f"{place}.transform.size", f"{sides} pixels: the discriminator needs at least {smallest}")
+
+
+def _nothing_to_crop(section: Spec, place: str) -> list[Problem]:
+    asked = "transform" in section.arguments
+    return [Problem(f"{place}.transform", "the source has no images to crop or flip: leave it out")] if asked else []
 
 
 def _optimizers(recipe: Recipe) -> Iterator[Problem]:

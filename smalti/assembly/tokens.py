@@ -68,8 +68,9 @@ def require_same_tokens(model: Any, source: Any, place: str) -> None:
         raise UserError(f"{place}: images of several sizes: expected one grid; `smalti tokenize --size` makes them one")
     ours = (list(model.codebooks.items()), tuple(model.grid))
     if ours != (list(theirs.items()), tuple(grid)):
+        predicted = _words(model.codebooks, model.grid)
         raise UserError(
-            f"{place}: its tokens are {_words(theirs, grid)}; the model predicts {_words(model.codebooks, model.grid)}: "
+            f"{place}: its tokens are {_words(theirs, grid)}; the model predicts {predicted}: "
             f"set model.codebooks={_mapping(theirs)} model.grid={list(grid)}"
         )
 

@@ -36,7 +36,7 @@ class KnownTokens(ImageSource):
         ((2, 2, 3), 3, {'visual': 0.0, 'semantic': 0.0})
     """
 
-    columns = ("indices", "label")
+    columns: tuple[str, ...] = ("indices", "label")
     image_channels = 0
     factor: int | None = None
 

@@ -151,7 +151,7 @@ class Examination:
         self.small = dict.fromkeys(by_name, 0)
 
     def feed(self, batch: Mapping[str, Any], observation: Observation | Prediction) -> None:
-        """Measures a batch with images (B, C, H, W), or predicted tokens (B, G, h, w), whose ``index`` (B,) finds their names if there are any."""
+        """Measures a batch of images (B, C, H, W), or tokens (B, G, h, w); ``index`` (B,) finds their names, if any."""
         count = batch_size(batch) if isinstance(observation, Prediction) else len(observation.target)
         taken = {name: metric for name, metric in self.metrics.items() if _fits(metric, observation)}
         for name in self.metrics.keys() - taken.keys():

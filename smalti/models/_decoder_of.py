@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +50,10 @@ class DecodedBy:
             told: Any = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise UserError(f"{path}: damaged: {error}") from error
-        kept = {name: told.get(name) for name in ("name", "path", "hash", "place")} if isinstance(told, Mapping) else {}
-        if not all(isinstance(kept.get(name), str) for name in ("name", "path", "hash")):
+        kept = {key: value for key, value in told.items() if isinstance(value, str)} if isinstance(told, dict) else {}
+        if not {"name", "path", "hash"} <= kept.keys():
             raise UserError(f"{path}: {shown(told)}: expected a mapping with name, path and hash of a tokenizer")
-        place = kept["place"] if isinstance(kept["place"], str) else None
-        return cls(name=kept["name"], path=kept["path"], hash=kept["hash"], place=place)
+        return cls(name=kept["name"], path=kept["path"], hash=kept["hash"], place=kept.get("place"))
 
     def text(self) -> str:
         """What ``tokenizer.json`` holds."""
