@@ -151,6 +151,7 @@ def _names(recipe: Recipe, model: Any) -> Iterator[Problem]:
         provides=getattr(model, "provides", None),  # a model from elsewhere need not say
         keys=getattr(model, "output_keys", {}),
         teachers=recipe.teacher_names,
+        images=has_images(_source(recipe)),
         columns=(*_columns(recipe), *(("noise",) if _draws_noise(recipe, model) else ())),
     )
     for player, terms in recipe.terms.items():
@@ -205,8 +206,12 @@ def _refers_to_broken(recipe: Recipe, player: Phase, problem: Problem) -> bool:
 
 
 def _columns(recipe: Recipe) -> tuple[str, ...]:
+    return given_columns(_source(recipe))
+
+
+def _source(recipe: Recipe) -> Any:
     section = recipe.specs.get("data")
-    return given_columns(section.arguments.get("source") if isinstance(section, Spec) else None)
+    return section.arguments.get("source") if isinstance(section, Spec) else None
 
 
 def _images(recipe: Recipe, name: str, model: Any, discriminator: Any) -> Iterator[Problem]:

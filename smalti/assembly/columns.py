@@ -64,7 +64,8 @@ def training_problems(recipe: Recipe, model: Any) -> Iterator[Problem]:
 
 def has_images(source: Any) -> bool:
     """Whether items of a source's description have images, as far as that is known."""
-    return not {"image", ANY}.isdisjoint(given_columns(source))
+    channels = getattr(source.target, "image_channels", None) if isinstance(source, Spec) else None
+    return channels != 0 and not {"image", ANY}.isdisjoint(given_columns(source))
 
 
 def lacking(asked: dict[str, str], given: Collection[str]) -> list[str]:

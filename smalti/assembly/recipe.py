@@ -20,7 +20,9 @@ from smalti.assembly.sections import TINY, Recipe, read_sections
 from smalti.config import ConfigError, Document, Problem, Validator, load, override
 from smalti.config.document import merge, parse
 from smalti.registry import UserError
+from smalti.tokens.description import STORE
 
+TOKENS = "tokens"
 __all__ = ["Recipe", "load_recipe", "read_document", "shipped", "validate"]
 
 
@@ -36,7 +38,8 @@ def read_document(name: str | Path, overrides: Sequence[str] = (), data: str | P
     Args:
         name: a shipped name, ``tiny-`` before one, or a path to a YAML file.
         overrides: ``section.key=value`` each.
-        data: folder of images that replaces the data source; overrides may add to it (``data.source.table``).
+        data: folder of images, or token store, that replaces the data source; overrides may add to it
+            (``data.source.table``). Held-out tokens of the store that is replaced come from the new one.
     """
     text = str(name)
     is_path = text.endswith((".yaml", ".yml")) or Path(text).is_file()
@@ -52,14 +55,36 @@ def read_document(name: str | Path, overrides: Sequence[str] = (), data: str | P
         }
     if small:
         del document.data[TINY]
-    folder = None if data is None else {"type": "image_folder", "path": str(data)}
-    _replace_source(document, folder, {})
+    folder = None if data is None else _source_of(data)
+    own = _own_source(document)
+    reads_store = folder is not None and folder["type"] == own.get("type") == TOKENS
+    _replace_source(document, folder, own if reads_store else {})
+    if reads_store and folder is not None:
+        _replace_held_out(document, folder, own)
     for assignment in overrides:
         override(document, assignment)
-    section = document.data.get("data")
-    beside = section.get("source") if isinstance(section, dict) else None
-    _replace_source(document, folder, beside if isinstance(beside, dict) else {})
+    _replace_source(document, folder, _own_source(document))
     return document
+
+
+def _source_of(data: str | Path) -> dict[str, str]:
+    """The source of what ``--data`` names: a token store, or a folder of images."""
+    return {"type": TOKENS if (Path(data) / STORE).is_file() else "image_folder", "path": str(data)}
+
+
+def _own_source(document: Document) -> dict[str, object]:
+    section = document.data.get("data")
+    source = section.get("source") if isinstance(section, dict) else None
+    return dict(source) if isinstance(source, dict) else {}
+
+
+def _replace_held_out(document: Document, folder: Mapping[str, str], own: Mapping[str, object]) -> None:
+    """Puts the new store where the validation reads the one that is replaced."""
+    section = document.data.get("validation")
+    data = section.get("data") if isinstance(section, dict) else None
+    source = data.get("source") if isinstance(data, dict) else None
+    if isinstance(source, dict) and (source.get("type"), source.get("path")) == (TOKENS, own.get("path")):
+        source["path"] = folder["path"]
 
 
 def _replace_source(document: Document, folder: Mapping[str, str] | None, beside: Mapping[str, object]) -> None:

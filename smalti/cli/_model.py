@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from smalti.data import ImageSource
     from smalti.data._decoding import Reading
     from smalti.models._generator import Generator
+    from smalti.models._token_model import TokenModel
     from smalti.models.autoencoder import Autoencoder
     from smalti.outputs import Batch
 
@@ -129,16 +130,17 @@ def encodable(batches: "Iterable[Batch]", source: "ImageSource", model: "Autoenc
         yield to_device(dict(batch), device)
 
 
-def open_generator(path: str, device: str, trust_code: bool = False) -> "Generator":
-    """Loads a trained generator in evaluation mode.
+def open_sampler(path: str, device: str, trust_code: bool = False) -> "Generator | TokenModel":
+    """Loads a trained generator in evaluation mode: a GAN's, or a model of tokens.
 
     Raises:
         UserError: if it is missing or damaged or something else, or there is no such device.
     """
     from smalti.models._generator import Generator
+    from smalti.models._token_model import TokenModel
 
     model = _open(path, device, trust_code)
-    if not isinstance(model, Generator):
+    if not isinstance(model, Generator | TokenModel):
         raise UserError(f"{path}: a {type(model).__name__}, expected a generator; see `smalti reconstruct`")
     return model
 

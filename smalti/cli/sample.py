@@ -1,72 +1,174 @@
 """``smalti sample``: a generator -> pictures, strips between them, or a file of many images."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from smalti.cli._model import FLOAT, ModelPath, TrustCode, open_generator
+from smalti.cli._drawn import Places
+from smalti.cli._model import FLOAT, ModelPath, TrustCode, open_sampler
 from smalti.cli._options import LARGEST_SEED, Device, check_room, finite, whole_number
-from smalti.registry import UserError
+from smalti.cli._token_sampling import Draw, PositionBar, classes_of, token_images
+from smalti.registry import UserError, short_name
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from smalti.models._generator import Generator
+    from smalti.models._token_model import TokenModel
 
 BATCH = 64
+OF_TOKENS = "Models of tokens"
 
 
 def sample(
     model: ModelPath,
-    out: Annotated[Path, typer.Option(help="A picture (.png), or .npz for all images as numbers.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="A picture (.png), or .npz for all images as numbers.", show_default=False)
+    ] = None,
+    npz: Annotated[Path | None, typer.Option(help="All images as numbers, beside a picture in --out.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="A folder for a .png of each image.")] = None,
     count: Annotated[int, whole_number("Images; with --interpolate, strips.")] = 64,
     seed: Annotated[
         int, whole_number("Seed of the first image; the next has the next seed.", least=0, most=LARGEST_SEED)
     ] = 0,
+    classes: Annotated[
+        str | None, typer.Option(help="Classes to make in turn, 0,1,2 or 0-9; without it all of them.")
+    ] = None,
+    label: Annotated[int | None, whole_number("The one class to make.", least=0)] = None,
     truncation: Annotated[
-        float, typer.Option(min=0.0, max=1.0, callback=finite, help="Below 1, variety is given for quality.")
-    ] = 1.0,
-    label: Annotated[int | None, whole_number("The class to make; without it all of them in turn.", least=0)] = None,
-    interpolate: Annotated[int | None, whole_number("Strips of so many steps to the next image.", least=2)] = None,
+        float | None,
+        typer.Option(min=0.0, max=1.0, callback=finite, help="Of GANs: below 1, variety is given for quality."),
+    ] = None,
+    interpolate: Annotated[
+        int | None, whole_number("Of GANs: strips of so many steps to the next image.", least=2)
+    ] = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(
+            help="1 or above, what fits the class better and varies less; visual=2,semantic=1.5 for each codebook.",
+            rich_help_panel=OF_TOKENS,
+        ),
+    ] = None,
+    guidance_schedule: Annotated[
+        Literal["constant", "linear", "cosine"] | None,
+        typer.Option(help="How it grows from 1 over the positions.", rich_help_panel=OF_TOKENS),
+    ] = None,
+    guidance_interval: Annotated[
+        str | None, typer.Option(help="First and last position that is guided: 0,127.", rich_help_panel=OF_TOKENS)
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(min=0.0, callback=finite, help="Of the softmax; 0: the best code.", rich_help_panel=OF_TOKENS),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        whole_number("Draw from so many of the best codes; 0: all.", least=0, rich_help_panel=OF_TOKENS),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            max=1.0, callback=finite, help="Draw from the best codes of this probability.", rich_help_panel=OF_TOKENS
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Where the tokenizer is, if not where it was.", rich_help_panel=OF_TOKENS)
+    ] = None,
+    batch_size: Annotated[int, whole_number("Images that are drawn together; it changes none of them.")] = BATCH,
     columns: Annotated[int | None, whole_number("Images in a row of the picture.")] = None,
     device: Device = "auto",
     trust_code: TrustCode = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace what exists.")] = False,
 ) -> None:
-    """Make images with a trained generator.
+    """Make images with a trained generator: a GAN's, or a model of tokens, whose tokenizer decodes them.
 
     An image depends on its seed alone, not on how many are made. The .npz holds the array arr_0, uint8 with shape
     (N, H, W, C), as tools that compute FID expect it.
 
-    Example: smalti sample runs/wgan-digits --out digits.png --count 100
+    Example: smalti sample runs/far-digits --out digits.png --classes 0,1,2 --guidance 2
     """
-    from smalti.cli._files import refuse_existing
+    from smalti.models._generator import Generator
 
-    refuse_existing(out, force)
-    if out.suffix not in {".png", ".npz"}:
-        raise UserError(f"--out {out}: expected a name that ends in .png or .npz")
-    generator = open_generator(model, device, trust_code)
-    if label is not None and label >= generator.num_classes:
-        classes = f"0 to {generator.num_classes - 1}" if generator.num_classes else "none, it has no classes"
-        raise UserError(f"--label {label}: expected one of this model's classes ({classes})")
-    steps = interpolate or 1
-    copies = 2 if out.suffix == ".npz" else 2 * FLOAT
-    needed = count * steps * generator.image_channels * math.prod(generator.image_size) * copies
-    check_room(needed, f"{count * steps:,} images at once", "--count or --interpolate")
-    if out.suffix == ".npz":
-        _write_numbers(out, images_of(generator, seed, count, truncation, label, steps), count * steps)
-    else:
+    places = Places.asked(out, npz, folder, force)
+    found = open_sampler(model, device, trust_code)
+    draw = Draw(
+        guidance=guidance,
+        guidance_schedule=guidance_schedule,
+        guidance_interval=guidance_interval,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        tokenizer=tokenizer,
+    )
+    chosen = _chosen(found.num_classes, classes, label)
+    if isinstance(found, Generator):
+        _refuse(draw.given(), found, "a GAN's generator draws no tokens")
+        steps = interpolate or 1
         wide = columns or (steps if interpolate else _square(count))
-        _write_picture(out, images_of(generator, seed, count, truncation, label, steps), wide)
-    typer.echo(f"{count * steps} images -> {out}")
+        _check_room(count * steps, found.image_channels, found.image_size, places)
+        images = images_of(found, seed, count, 1.0 if truncation is None else truncation, chosen, steps, batch_size)
+        places.write(images, count * steps, wide)
+        typer.echo(f"{count * steps} images -> {places}")
+        return
+    given = [("--truncation", truncation), ("--interpolate", interpolate)]
+    _refuse([name for name, value in given if value is not None], found, "a model of tokens draws from no noise")
+    _sample_tokens(found, model, draw, places, seed, count, chosen, batch_size, columns or _square(count), trust_code)
+    typer.echo(f"{count} images -> {places}")
+
+
+def _sample_tokens(
+    model: "TokenModel", path: str, draw: Draw, places: Places, seed: int, count: int, classes: "list[int] | None",
+    batch_size: int, columns: int, trust_code: bool,
+) -> None:  # fmt: skip
+    from smalti.interop.decoding import kept_with, tokenizer_for
+
+    if model.text_length:
+        raise UserError(f"{path}: its images are of captions, whose features model.sample(text=...) takes in Python")
+    options = draw.options(model)
+    if not model.num_classes and draw.guidance not in {None, "1", "1.0"}:
+        raise UserError(f"--guidance {draw.guidance}: this model has no classes that it could be guided by")
+    device = str(next(model.parameters()).device)
+    decoder = tokenizer_for(model, kept_with(path), draw.tokenizer, trust_code=trust_code, device=device)
+    sides = (model.grid[0] * decoder.factor, model.grid[1] * decoder.factor)
+    _check_room(count, decoder.image_channels, sides, places)
+    with PositionBar() as bar:
+        images = token_images(
+            model, decoder, seed=seed, count=count, classes=classes, batch=batch_size, tell=bar.tell, **options
+        )
+        places.write(images, count, columns)
+
+
+def _chosen(num_classes: int, classes: str | None, label: int | None) -> list[int] | None:
+    """The classes to make in turn; None: all of them."""
+    if classes is not None and label is not None:
+        raise UserError(f"--classes {classes} and --label {label}: expected one of them")
+    if label is not None and label >= num_classes:
+        known = f"0 to {num_classes - 1}" if num_classes else "none, it has no classes"
+        raise UserError(f"--label {label}: expected one of this model's classes ({known})")
+    return [label] if label is not None else None if classes is None else classes_of(classes, num_classes)
+
+
+def _refuse(given: Sequence[str], model: object, why: str) -> None:
+    if given:
+        raise UserError(f"{given[0]}: not of a {short_name(type(model))}: {why}")
+
+
+def _check_room(count: int, channels: int, size: Sequence[int], places: Places) -> None:
+    needed = count * channels * math.prod(size) * places.copies
+    kept = places.picture is not None or places.numbers is not None
+    check_room(needed if kept else FLOAT, f"{count:,} images at once", "--count or --interpolate")
 
 
 def images_of(
-    generator: "Generator", seed: int, count: int, truncation: float = 1.0, label: int | None = None, steps: int = 1
+    generator: "Generator",
+    seed: int,
+    count: int,
+    truncation: float = 1.0,
+    label: "int | Sequence[int] | None" = None,
+    steps: int = 1,
+    batch: int = BATCH,
 ) -> "Iterator[Tensor]":
     """Batches of images (n, C, H, W) in [-1, 1], ``count * steps`` in all: image i has seed ``seed + i``.
 
@@ -77,20 +179,21 @@ def images_of(
         seed: of the first image.
         count: images, or strips.
         truncation: below 1, variety is given for quality.
-        label: the class; None: image i has class i modulo their number.
+        label: the class, or classes in turn; None: image i has class i modulo their number.
         steps: images of a strip.
+        batch: images that are made together.
     """
     import torch
 
+    known = range(generator.num_classes) if label is None else [label] if isinstance(label, int) else label
     place = next(generator.parameters())
-    for start in range(0, count * steps, BATCH):
-        numbers = range(start, min(start + BATCH, count * steps))
+    for start in range(0, count * steps, batch):
+        numbers = range(start, min(start + batch, count * steps))
         rows = [_between(seed + n // steps, n % steps / max(steps - 1, 1), generator.latent_size) for n in numbers]
         noise = torch.stack(rows).to(place)
         labels = None
         if generator.num_classes:
-            chosen = [(n // steps) % generator.num_classes if label is None else label for n in numbers]
-            labels = torch.tensor(chosen, device=place.device)
+            labels = torch.tensor([known[(n // steps) % len(known)] for n in numbers], device=place.device)
         with torch.inference_mode():
             yield generator.sample(noise, labels, truncation)
 
@@ -106,35 +209,6 @@ def _between(seed: int, share: float, size: int) -> "Tensor":
         return of(seed)
     angle = share * math.pi / 2  # independent normal vectors: every point between them is normal, too
     return math.cos(angle) * of(seed) + math.sin(angle) * of(seed + 1)
-
-
-def _write_picture(path: Path, batches: "Iterator[Tensor]", columns: int) -> None:
-    import torch
-
-    from smalti.data.grid import save_grid
-
-    images = torch.cat([batch.float().cpu() for batch in batches])
-    factor = max(1, 32 // min(images.shape[-2:]))
-    images = images.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
-    save_grid(path, images, columns=columns, gap=2)
-
-
-def _write_numbers(path: Path, batches: "Iterator[Tensor]", count: int) -> None:
-    from smalti.cli._files import write_npz
-
-    write_npz(path, [("arr_0", _as_array(batches, count))])
-
-
-def _as_array(batches: "Iterator[Tensor]", count: int) -> "np.ndarray":
-    """All images, uint8 with shape (count, H, W, C)."""
-    import numpy as np
-
-    from smalti.data.grid import to_uint8
-
-    found = np.concatenate([to_uint8(batch).permute(0, 2, 3, 1).cpu().numpy() for batch in batches])
-    if len(found) != count:
-        raise ValueError(f"{len(found)} images: expected {count}")
-    return found
 
 
 def _square(count: int) -> int:

@@ -3,12 +3,14 @@
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from smalti.data import ImageSource
 from smalti.data._fingerprint import Entries
+from smalti.data._held_out import Part, Places
 from smalti.registry import UserError
 from smalti.tokens.description import STORE, Tokenizer, read_description
 from smalti.tokens.layout import INDICES
@@ -24,6 +26,8 @@ class Tokens(ImageSource):
         path: the folder of the store.
         views: of an image with several: ``random`` draws one anew in every epoch, keyed as augmentation is, and reads
             the first where nothing is drawn (validation); ``first``; ``all``: every view is an item of its own.
+        part: ``held_out``: images 0, n, 2 n, ... of the store; ``train``: the others; ``all``.
+        every: n, of ``part``.
 
     Raises:
         UserError: if there is no such store, or it is damaged or not finished.
@@ -32,16 +36,19 @@ class Tokens(ImageSource):
     image_channels = 0
     locations = ("path",)
 
-    def __init__(self, path: str, views: Views = "random") -> None:
+    def __init__(
+        self, path: str, views: Views = "random", part: Part = "all", every: Annotated[int, Field(ge=2)] = 20
+    ) -> None:
         if views not in {"random", "first", "all"}:
             raise ValueError(f"views={views!r}: expected 'random', 'first' or 'all'")
         self.store = TokenStore.open(path)
-        self._views = views
+        self._views, self._part, self._every = views, part, every
+        self._places = Places(len(self.store), part, every)
         self._copies = len(self.store.views) if views == "all" else 1
         self.columns = _columns(self.store.description.arrays, self.store.columns)
         labels: Any = self.store.columns.get("label")
-        self.labels = labels if labels is None else _Repeated(labels, self._copies)
-        names: Any = self.store.names if self._copies == 1 else _Copies(self.store)
+        self.labels = None if labels is None else _Repeated(labels, self._places, self._copies)
+        names: Any = self.store.names if self._copies == 1 and part == "all" else _Names(self)
         self.names = names
 
     @classmethod
@@ -75,18 +82,24 @@ class Tokens(ImageSource):
             raise UserError(f"{self.store.folder}: images of {len(self.store.grids)} grids ({grids}): expected one")
         return self.store.grids[0]
 
+    @property
+    def factor(self) -> int:
+        """Pixels of a position along a side."""
+        return self.store.factor
+
     def __len__(self) -> int:
         """Number of images, or of views of all of them."""
-        return len(self.store) * self._copies
+        return len(self._places) * self._copies
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Item ``index``: its first view, or its own where every view is an item."""
-        return self._item(*divmod(index, self._copies))
+        place, view = divmod(index, self._copies)
+        return self._item(self._places[place], view)
 
     def draw(self, index: int, rng: random.Random) -> dict[str, Any]:
         """Item ``index`` with a view that ``rng`` draws, where views are random and there are several."""
         several = self._views == "random" and len(self.store.views) > 1
-        return self._item(index, rng.randrange(len(self.store.views))) if several else self[index]
+        return self._item(self._places[index], rng.randrange(len(self.store.views))) if several else self[index]
 
     def fingerprint(self) -> Mapping[str, Entries]:
         """The shards of the store and its tables, with their hashes."""
@@ -97,7 +110,13 @@ class Tokens(ImageSource):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travels to a worker as the name of its folder."""
-        return Tokens, (str(self.store.folder), self._views)
+        return Tokens, (str(self.store.folder), self._views, self._part, self._every)
+
+    def name_of(self, index: int) -> str:
+        """The name of the image of item ``index``; where every view is an item, a colon and the view behind it."""
+        place, view = divmod(index, self._copies)
+        name = str(self.store.names[self._places[place]])
+        return f"{name}:{self.store.views[view]}" if self._copies > 1 else name
 
     def _item(self, image: int, view: int) -> dict[str, Any]:
         read = self.store.read(image, view)
@@ -111,37 +130,36 @@ class Tokens(ImageSource):
 
 
 class _Repeated(Sequence[Any]):
-    """A column as plain numbers or text, each so many times, read when it is asked for."""
+    """A column as plain numbers or text, at some places, each so many times, read when it is asked for."""
 
-    def __init__(self, values: Any, times: int) -> None:
-        self._values, self._times = values, times
+    def __init__(self, values: Any, places: Sequence[int], times: int) -> None:
+        self._values, self._places, self._times = values, places, times
 
     def __len__(self) -> int:
-        return len(self._values) * self._times
+        return len(self._places) * self._times
 
     def __getitem__(self, index: Any) -> Any:
         place = range(len(self))[index]
         if isinstance(place, range):
             return [self[number] for number in place]
-        value = self._values[place // self._times]
+        value = self._values[self._places[place // self._times]]
         return value.item() if isinstance(value, np.generic) else value
 
 
-class _Copies(Sequence[str]):
-    """Names of all views of all images: that of the image, a colon and that of the view."""
+class _Names(Sequence[str]):
+    """Names of the items of a source, read when they are asked for."""
 
-    def __init__(self, store: TokenStore) -> None:
-        self._store = store
+    def __init__(self, source: Tokens) -> None:
+        self._source = source
 
     def __len__(self) -> int:
-        return len(self._store) * len(self._store.views)
+        return len(self._source)
 
     def __getitem__(self, index: Any) -> Any:
         place = range(len(self))[index]
         if isinstance(place, range):
             return tuple(self[number] for number in place)
-        image, view = divmod(place, len(self._store.views))
-        return f"{self._store.names[image]}:{self._store.views[view]}"
+        return self._source.name_of(place)
 
 
 def _columns(arrays: Sequence[str], columns: Mapping[str, Any]) -> tuple[str, ...]:

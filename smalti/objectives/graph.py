@@ -52,6 +52,7 @@ class Graph:
         keys: mapping-valued output field -> its keys; a field that is not listed has keys that are not known.
         teachers: names of the teachers.
         columns: columns of a batch.
+        images: whether images may be among those of its columns that are not known.
     """
 
     model: Any
@@ -60,6 +61,7 @@ class Graph:
     keys: Mapping[str, Collection[str]] = field(default_factory=dict)
     teachers: Collection[str] = ()
     columns: Collection[str] = ("image",)
+    images: bool = True
 
     def names(self, phase: Phase) -> frozenset[str]:
         """The context names of a phase; ``*`` stands for one unknown part of a dotted name."""
@@ -79,7 +81,7 @@ class Graph:
     @property
     def has_images(self) -> bool:
         """Whether a batch has images, as far as its columns are known."""
-        return not {"image", "*"}.isdisjoint(self.columns)
+        return "image" in self.columns or ("*" in self.columns and self.images)
 
     def _outputs(self) -> Iterator[str]:
         for name in self._dotted(output_type(self.model), ""):
