@@ -230,6 +230,16 @@ def gan(folder: Path, options: Mapping[str, Any]) -> dict[str, list[float]]:
 SCENARIOS["gan"] = gan
 
 
+def of_tokens(folder: Path, options: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Parameters in float64 after 4 steps of a model of tokens, over global batches of 8 items."""
+    from tests.generate.toys import parameters_after_four_steps
+
+    return parameters_after_four_steps(folder, options["kind"], batch_size=4)
+
+
+SCENARIOS["tokens"] = of_tokens
+
+
 def main() -> None:
     """Answers the questions in a folder."""
     torch.set_num_threads(1)

@@ -15,8 +15,8 @@ HASH = "ab" * 32
 
 
 def plan(codebooks: Mapping[str, int], views: int = 1, items: int = 7, **options: Any) -> Plan:
+    options.setdefault("tokenizer", Tokenizer(name="toy", path="toys/1", hash=HASH))
     return Plan(
-        tokenizer=Tokenizer(name="toy", path="toys/1", hash=HASH),
         codebooks=dict(codebooks),
         factor=4,
         image_channels=3,

@@ -1,0 +1,1 @@
+"""From tokens to pictures: training on a store, sampling a run, the demonstration."""
