@@ -1,5 +1,6 @@
 # Python >= 3.11 and make are all that is needed; every target makes what it needs.
 #   make quickstart   install, train, measure, write pictures, print a table (runs/quickstart)
+#   make generate     install, train a tokenizer of digits, tokenize, train a generator, draw, judge (runs/generate)
 #   make test         install the development set, then ruff, mypy and the tests
 #   make test-all     the same with the slow matrices
 #   make test-gpu     what only a GPU can show (needs one, and a torch that sees it)
@@ -12,17 +13,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS)
 RUN := runs/quickstart
+DIGITS := runs/generate
 # one thread a worker: two workers that use two threads each would fight for two cores
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --doctest-modules --doctest-glob='*.md' \
 	--cov=smalti --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90 tests smalti docs
 
 .DELETE_ON_ERROR:
-.PHONY: quickstart test test-all test-gpu lint clean
+.PHONY: quickstart generate test test-all test-gpu lint clean
 
 quickstart: $(VENV)/.demo-installed
 	@n=1; while [ -e $(RUN)-$$n ]; do n=$$((n + 1)); done; \
 	if [ -e $(RUN) ]; then mv $(RUN) $(RUN)-$$n && echo "the earlier run is now $(RUN)-$$n"; fi
 	$(BIN)/smalti train quickstart --out $(RUN)
+
+generate: $(VENV)/.demo-installed
+	@n=1; while [ -e $(DIGITS)-$$n ]; do n=$$((n + 1)); done; \
+	if [ -e $(DIGITS) ]; then mv $(DIGITS) $(DIGITS)-$$n && echo "the earlier ones are now in $(DIGITS)-$$n"; fi
+	$(BIN)/smalti train digits-tokenizer --out $(DIGITS)/tokenizer
+	$(BIN)/smalti tokenize $(DIGITS)/tokenizer --data '{type: digits}' --out $(DIGITS)/tokens --batch-size 100
+	$(BIN)/smalti train far-digits --data $(DIGITS)/tokens --out $(DIGITS)/far
+	$(BIN)/smalti sample $(DIGITS)/far --out $(DIGITS)/digits.png --count 100 --guidance 1.5
+	$(BIN)/python -m benchmarks.generated_digits $(DIGITS)/far
 
 test: lint
 	$(PYTEST)

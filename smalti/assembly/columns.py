@@ -55,7 +55,7 @@ def training_problems(recipe: Recipe, model: Any) -> Iterator[Problem]:
         return
     given = given_columns(data.arguments.get("source"))
     for name in sorted(getattr(model, "reads", frozenset()) - {LABEL, *given}) if ANY not in given else ():
-        known = (one for one in names(ImageSource) if name in getattr(resolve(one, ImageSource), "columns", ()))
+        known = (one for one in names(ImageSource) if name in resolve(one, ImageSource).columns_of({}))
         others = ", ".join(known)
         hint = f"; sources with it: {others}" if others else ""
         shown = ", ".join(column for column in given if column not in ALWAYS)

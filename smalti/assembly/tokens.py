@@ -44,6 +44,7 @@ def known_tokens(model: Any) -> Mapping[str, Any]:
     logits = {name: torch.zeros(()).expand(1, *grid, size) for name, size in codebooks.items()}
     indices = torch.zeros((), dtype=torch.int64).expand(1, len(codebooks), *grid)
     values: dict[str, Any] = {"logits": logits, "indices": indices, "batch.indices": indices}
+    values["batch.label"] = torch.zeros(1, dtype=torch.int64)
     return values | {f"logits.{name}": scores for name, scores in logits.items()}
 
 
