@@ -2,14 +2,35 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
 from smalti.cli._drawn import Places
 from smalti.cli._model import FLOAT, ModelPath, TrustCode, open_sampler
-from smalti.cli._options import LARGEST_SEED, Device, check_room, finite, whole_number
+from smalti.cli._options import Device, check_room
+from smalti.cli._sample_options import (
+    BATCH,
+    Classes,
+    Columns,
+    Count,
+    Folder,
+    Force,
+    Guidance,
+    GuidanceInterval,
+    GuidanceSchedule,
+    Interpolate,
+    Label,
+    Npz,
+    Out,
+    Seed,
+    Temperature,
+    Together,
+    TokenizerPath,
+    TopK,
+    TopP,
+    Truncation,
+)
 from smalti.cli._token_sampling import Draw, PositionBar, classes_of, token_images
 from smalti.registry import UserError, short_name
 
@@ -19,68 +40,30 @@ if TYPE_CHECKING:
     from smalti.models._generator import Generator
     from smalti.models._token_model import TokenModel
 
-BATCH = 64
-OF_TOKENS = "Models of tokens"
-
 
 def sample(
     model: ModelPath,
-    out: Annotated[
-        Path | None, typer.Option(help="A picture (.png), or .npz for all images as numbers.", show_default=False)
-    ] = None,
-    npz: Annotated[Path | None, typer.Option(help="All images as numbers, beside a picture in --out.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="A folder for a .png of each image.")] = None,
-    count: Annotated[int, whole_number("Images; with --interpolate, strips.")] = 64,
-    seed: Annotated[
-        int, whole_number("Seed of the first image; the next has the next seed.", least=0, most=LARGEST_SEED)
-    ] = 0,
-    classes: Annotated[
-        str | None, typer.Option(help="Classes to make in turn, 0,1,2 or 0-9; without it all of them.")
-    ] = None,
-    label: Annotated[int | None, whole_number("The one class to make.", least=0)] = None,
-    truncation: Annotated[
-        float | None,
-        typer.Option(min=0.0, max=1.0, callback=finite, help="Of GANs: below 1, variety is given for quality."),
-    ] = None,
-    interpolate: Annotated[
-        int | None, whole_number("Of GANs: strips of so many steps to the next image.", least=2)
-    ] = None,
-    guidance: Annotated[
-        str | None,
-        typer.Option(
-            help="1 or above, what fits the class better and varies less; visual=2,semantic=1.5 for each codebook.",
-            rich_help_panel=OF_TOKENS,
-        ),
-    ] = None,
-    guidance_schedule: Annotated[
-        Literal["constant", "linear", "cosine"] | None,
-        typer.Option(help="How it grows from 1 over the positions.", rich_help_panel=OF_TOKENS),
-    ] = None,
-    guidance_interval: Annotated[
-        str | None, typer.Option(help="First and last position that is guided: 0,127.", rich_help_panel=OF_TOKENS)
-    ] = None,
-    temperature: Annotated[
-        float | None,
-        typer.Option(min=0.0, callback=finite, help="Of the softmax; 0: the best code.", rich_help_panel=OF_TOKENS),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        whole_number("Draw from so many of the best codes; 0: all.", least=0, rich_help_panel=OF_TOKENS),
-    ] = None,
-    top_p: Annotated[
-        float | None,
-        typer.Option(
-            max=1.0, callback=finite, help="Draw from the best codes of this probability.", rich_help_panel=OF_TOKENS
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Where the tokenizer is, if not where it was.", rich_help_panel=OF_TOKENS)
-    ] = None,
-    batch_size: Annotated[int, whole_number("Images that are drawn together; it changes none of them.")] = BATCH,
-    columns: Annotated[int | None, whole_number("Images in a row of the picture.")] = None,
+    out: Out = None,
+    npz: Npz = None,
+    folder: Folder = None,
+    count: Count = 64,
+    seed: Seed = 0,
+    classes: Classes = None,
+    label: Label = None,
+    truncation: Truncation = None,
+    interpolate: Interpolate = None,
+    guidance: Guidance = None,
+    guidance_schedule: GuidanceSchedule = None,
+    guidance_interval: GuidanceInterval = None,
+    temperature: Temperature = None,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    tokenizer: TokenizerPath = None,
+    batch_size: Together = BATCH,
+    columns: Columns = None,
     device: Device = "auto",
     trust_code: TrustCode = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what exists.")] = False,
+    force: Force = False,
 ) -> None:
     """Make images with a trained generator: a GAN's, or a model of tokens, whose tokenizer decodes them.
 

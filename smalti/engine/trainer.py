@@ -119,17 +119,8 @@ class Trainer:
             self.checkpoints, self.state, self.phases, self.players, self.ema, self.chronicle, self.runtime
         )
         self.watch = DataWatch(sources or {})
-        self.duties = Duties(
-            self.examiner,
-            self.players,
-            self.loader,
-            self.folder,
-            self.state,
-            self.keeper,
-            self.chronicle,
-            settings,
-            self.runtime,
-        )
+        parts = (self.examiner, self.players, self.loader, self.folder, self.state, self.keeper, self.chronicle)
+        self.duties = Duties(*parts, settings, self.runtime)
 
     # The loop.
 
