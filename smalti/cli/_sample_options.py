@@ -7,8 +7,6 @@ import typer
 
 from smalti.cli._options import LARGEST_SEED, finite, whole_number
 
-OF_TOKENS = "Models of tokens"
-OF_GANS = "Generators of GANs"
 BATCH = 64
 
 Out = Annotated[
@@ -26,41 +24,28 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
 
 Truncation = Annotated[
     float | None,
-    typer.Option(
-        min=0.0, max=1.0, callback=finite, help="Below 1, variety is given for quality.", rich_help_panel=OF_GANS
-    ),
+    typer.Option(min=0.0, max=1.0, callback=finite, help="Of GANs: below 1, variety is given for quality."),
 ]
-Interpolate = Annotated[
-    int | None, whole_number("Strips of so many steps to the next image.", least=2, rich_help_panel=OF_GANS)
-]
+Interpolate = Annotated[int | None, whole_number("Of GANs: strips of so many steps to the next image.", least=2)]
 
 Guidance = Annotated[
     str | None,
     typer.Option(
-        help="Above 1, what fits the class better and varies less; visual=2,semantic=1.5 for each codebook.",
-        rich_help_panel=OF_TOKENS,
+        help="Of tokens: above 1, what fits the class better and varies less; visual=2,semantic=1.5 for each codebook.",
     ),
 ]
 GuidanceSchedule = Annotated[
     Literal["constant", "linear", "cosine"] | None,
-    typer.Option(help="How it grows from 1 over the positions.", rich_help_panel=OF_TOKENS),
+    typer.Option(help="Of tokens: how guidance grows from 1 over the positions."),
 ]
-GuidanceInterval = Annotated[
-    str | None, typer.Option(help="First and last position that is guided: 0,127.", rich_help_panel=OF_TOKENS)
-]
+GuidanceInterval = Annotated[str | None, typer.Option(help="Of tokens: first and last position that is guided: 0,127.")]
 Temperature = Annotated[
     float | None,
-    typer.Option(min=0.0, callback=finite, help="Of the softmax; 0: the best code.", rich_help_panel=OF_TOKENS),
+    typer.Option(min=0.0, callback=finite, help="Of tokens: of the softmax; 0: the best code."),
 ]
-TopK = Annotated[
-    int | None, whole_number("Draw from so many of the best codes; 0: all.", least=0, rich_help_panel=OF_TOKENS)
-]
+TopK = Annotated[int | None, whole_number("Of tokens: draw from so many of the best codes; 0: all.", least=0)]
 TopP = Annotated[
     float | None,
-    typer.Option(
-        max=1.0, callback=finite, help="Draw from the best codes of this probability.", rich_help_panel=OF_TOKENS
-    ),
+    typer.Option(max=1.0, callback=finite, help="Of tokens: draw from the best codes of this probability."),
 ]
-TokenizerPath = Annotated[
-    str | None, typer.Option(help="Where the tokenizer is, if not where it was.", rich_help_panel=OF_TOKENS)
-]
+TokenizerPath = Annotated[str | None, typer.Option(help="Of tokens: where the tokenizer is, if not where it was.")]
