@@ -296,6 +296,48 @@ sample generator --out new.png --interpolate 1
 sample generator --out new.npz --interpolate 2147483647
 sample generator --out new.png --columns 0
 sample generator --out new.png --device tpu
+sample generator --out new.png --guidance 2
+sample generator --out new.png --top-k 3
+sample generator --out new.png --temperature 1
+sample generator --out new.png --tokenizer run
+sample generator --npz new.png
+sample generator --folder photos
+sample generator --out new.npz --npz other.npz
+sample far
+sample far --out new.png
+sample far --out new.png --tokenizer nowhere
+sample far --out new.png --tokenizer generator
+sample far --out new.png --tokenizer run
+sample far --out new.png --truncation 0.5
+sample far --out new.png --interpolate 4
+sample far --out new.png --classes 10
+sample far --out new.png --classes cat
+sample far --out new.png --classes ""
+sample far --out new.png --classes 5-2
+sample far --out new.png --classes 99999999999999999999
+sample far --out new.png --classes 1 --label 1
+sample far --out new.png --label 10
+sample far --out new.png --guidance much
+sample far --out new.png --guidance nan
+sample far --out new.png --guidance=-1
+sample far --out new.png --guidance one=2,three=1
+sample far --out new.png --guidance one=2,one=1
+sample far --out new.png --guidance one=
+sample far --out new.png --guidance-schedule steep
+sample far --out new.png --guidance-interval 3
+sample far --out new.png --guidance-interval 3,2
+sample far --out new.png --guidance-interval 0,16
+sample far --out new.png --temperature=-1
+sample far --out new.png --temperature inf
+sample far --out new.png --top-k=-1
+sample far --out new.png --top-p 0
+sample far --out new.png --top-p 2
+sample far --out new.png --batch-size 0
+train tiny-far-digits --data photos --out new
+train tiny-far-digits --out new --set data.source.num_classes=0
+train tiny-far-digits --out new --set engine.sample_every=10
+train far-digits --out new
+train tiny-digits-tokenizer --out new --set objective.generator.t={type:cross_entropy}
 sample nowhere --out new.png
 sample evil --out new.png
 report
@@ -338,6 +380,7 @@ def prepare(folder: Path) -> None:
     shutil.copy(RECIPE, "tiny.yaml")
     smalti.train("tiny.yaml", out="run", quiet=True)
     smalti.build("tiny-wgan-digits").save_pretrained("generator")
+    smalti.build("tiny-far-digits").save_pretrained("far")
     _damage_runs()
     texts = {
         "text.txt": "words",
