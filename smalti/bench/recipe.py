@@ -79,9 +79,12 @@ def measure_recipe(
 
     from smalti.assembly.fitness import image_shape
     from smalti.assembly.recipe import load_recipe
+    from smalti.outputs import predicts_tokens
 
     place = "cpu" if device.type == "cpu" else "auto"
     recipe = load_recipe(name, [*overrides, f"engine.device={place}", "engine.accumulate=1"])
+    if predicts_tokens(recipe.model_class):
+        raise UserError(f"{recipe.name}: its step reads tokens, and this times steps on images; see `bench sample`")
     torch.manual_seed(0)
     count = batch or int(recipe.specs["data"].arguments["batch_size"])
     with torch.device("meta"):
