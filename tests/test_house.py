@@ -21,7 +21,7 @@ FLOORS = {
     4: ("metrics", "interop"),
     3: ("losses", "discriminators", "models"),
     2: ("bottlenecks", "extractors", "data"),
-    1: ("quantizers", "tokens"),
+    1: ("quantizers", "tokens", "diagnosis"),
     0: ("nn", "outputs", "registry", "config", "writing", "explain"),
     -1: ("recipes",),  # data only
 }

@@ -30,7 +30,7 @@ engine: {max_steps: 120, batches: fresh, ema: {decay: 0.9}, samples: 4, log_ever
          checkpoint_every: 5, device: cpu}
 cycle: [discriminator*2, generator]
 """
-TIMES = ("seconds", "images_per_second", "eta_seconds")
+TIMES = ("seconds", "images_per_second", "eta_seconds", "data_wait", "memory")
 
 
 def command(recipe: Path, out: Path, *more: str, processes: int = 1) -> list[str]:

@@ -347,6 +347,31 @@ report text.txt
 report empty
 report run run
 report latin
+doctor
+doctor nowhere
+doctor photos
+doctor text.txt
+doctor empty
+doctor latin
+doctor damaged-diagnosis
+doctor run run
+doctor run --recipe tiny.yaml
+doctor run --data photos
+doctor run --set engine.seed=1
+doctor run --steps 0
+doctor run --steps many
+doctor run --strickt
+doctor --data photos
+doctor --recipe quickstrat
+doctor --recipe nowhere.yaml
+doctor --recipe text.txt
+doctor --recipe tiny.yaml --data nowhere
+doctor --recipe tiny.yaml --data empty
+doctor --recipe tiny.yaml --data texts
+doctor --recipe tiny.yaml --set engine.sede=1
+doctor --recipe tiny.yaml --set objective.generator.pixel.start={when:platau}
+doctor --recipe tiny.yaml --steps -1
+doctor --recipe evil.yaml
 bench step --channels 33
 bench step --channels 0
 bench step --size 8
@@ -408,7 +433,7 @@ def prepare(folder: Path) -> None:
 
 
 def _damage_runs() -> None:
-    for name in ("stopped", "damaged", "broken-config", "latin"):
+    for name in ("stopped", "damaged", "broken-config", "latin", "damaged-diagnosis"):
         shutil.copytree("run", name)
     shutil.rmtree("stopped/model")
     for state in Path("damaged").glob("checkpoints/*/state.pt"):
@@ -416,6 +441,7 @@ def _damage_runs() -> None:
     weights = Path("damaged/model/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-3])
     Path("broken-config/model/config.json").write_text("{")
+    Path("damaged-diagnosis/diagnosis.jsonl").write_text('{"id": 3}\nwords\n', encoding="utf-8")
     Path("latin/metrics.jsonl").write_bytes(b"\xe9\xff\n")
     Path("latin/recipe.yaml").write_bytes(b"model: \xe9\n")
 

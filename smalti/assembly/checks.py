@@ -23,8 +23,9 @@ from smalti.evaluation.protocol import protocol_named
 from smalti.nn.budget import within_budget
 from smalti.nn.meta import is_of_meta, on_meta_device
 from smalti.objectives.graph import Graph
-from smalti.objectives.names import DISCRIMINATOR, NEEDS_DISCRIMINATOR, is_constant
+from smalti.objectives.names import DISCRIMINATOR, NEEDS_DISCRIMINATOR, compares_with_data, is_constant
 from smalti.objectives.term import Term
+from smalti.objectives.weight import Plateau
 from smalti.registry import Phase, UserError, short_name
 
 MODEL_WORDS = ("judged", "last_layer", "training_forward")  # what the engine asks of any model
@@ -35,7 +36,7 @@ def graph_problems(recipe: Recipe) -> list[Problem]:
     problems: list[Problem] = []
     model = on_meta(recipe.specs.get("model"), problems)
     discriminator = on_meta(recipe.specs.get("discriminator"), problems)
-    for find in (_players, _cycle, _optimizers, _monitor, _protocol):
+    for find in (_players, _cycle, _optimizers, _monitor, _protocol, _plateaus):
         problems += find(recipe)
     problems += _names(recipe, model)
     for section in ("data", "validation"):
@@ -91,6 +92,19 @@ def _cycle(recipe: Recipe) -> Iterator[Problem]:
         return
     for player in recipe.terms.keys() - {entry.phase for entry in entries}:
         yield Problem("cycle", f"the {player} phase has terms and never moves")
+
+
+def _plateaus(recipe: Recipe) -> Iterator[Problem]:
+    """Terms that wait for a plateau of what nothing measures."""
+    terms = {player: {name: term.static(name) for name, term in of.items()} for player, of in recipe.terms.items()}
+    judged = getattr(recipe.model_class, "judged", None)
+    acting = [term for term in terms.get("generator", {}).values() if not isinstance(term.start, Plateau)]
+    if any(term.role == "optimize" and compares_with_data(term.reads, judged) for term in acting):
+        return
+    for player, of in terms.items():
+        for name in (name for name, term in of.items() if isinstance(term.start, Plateau)):
+            why = "no term of the generator that compares with data acts before it: it would never come"
+            yield Problem(f"objective.{player}.{name}.start", why)
 
 
 def _monitor(recipe: Recipe) -> Iterator[Problem]:

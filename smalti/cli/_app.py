@@ -13,6 +13,7 @@ from smalti.cli.bench import bench
 from smalti.cli.compare import compare
 from smalti.cli.convert import convert
 from smalti.cli.detokenize import detokenize
+from smalti.cli.doctor import doctor
 from smalti.cli.encode import encode
 from smalti.cli.evaluate import evaluate
 from smalti.cli.latent_stats import latent_stats
@@ -99,6 +100,7 @@ app.command()(convert)
 app.command("latent-stats")(latent_stats)
 app.command()(sample)
 app.command()(report)
+app.command()(doctor)
 app.add_typer(recipes, name="recipes")
 app.add_typer(protocols, name="protocols")
 app.add_typer(bench, name="bench")

@@ -9,6 +9,7 @@ from smalti.cli._model import TrustCode
 from smalti.cli._options import RecipeName
 from smalti.cli._output import drop_unwritten
 from smalti.cli._table import print_rows
+from smalti.cli.doctor import told
 from smalti.registry import UserError
 from smalti.writing import to_json
 
@@ -93,9 +94,13 @@ def _tell(result: "RunResult", as_json: bool) -> None:
             "finished": result.finished,
             "evaluation": dict(result.evaluation),
             "report": [str(path) for path in pictures],
+            "diagnosis": [finding.as_dict() for finding in result.findings],
         }
         typer.echo(to_json(found))
         return
+    if result.findings:
+        for line in [*told(result.findings), ""]:
+            typer.echo(line)
     if not result.finished:
         typer.echo(f"stopped at step {result.step}; `--out {result.folder} --resume` goes on from there")
         return

@@ -25,6 +25,7 @@ TAKEN = frozenset(
         *("images_per_second", "eta_seconds", "skipped", "warning", "paths"),
         *("total", "raw", "weight", "weighted", "status", "updates", "skipped_steps", "learning_rate"),
         *("gradient_norm", "critic", "augment", "clipped", "logits_real", "logits_fake"),
+        *("fit", "fit_max", "gradient_norm_max", "clip_active", "clip_depth", "update_ratio"),
     }
 )
 

@@ -6,11 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from smalti.engine.diagnostics import watch
+from smalti.engine.diagnosis.live import Doctor
+from smalti.engine.diagnostics import smooth
 from smalti.engine.health import ELSEWHERE, Health
 from smalti.engine.lazy import LazyTerms
 from smalti.engine.logging import Journal, codebook_usage, flatten_reports, mean_over_ranks, to_host
 from smalti.engine.paths import PATHS
+from smalti.engine.plateau import Plateaus
 from smalti.engine.runtime import Runtime
 from smalti.engine.settings import EngineSettings
 from smalti.engine.state import TrainState
@@ -28,6 +30,7 @@ class Chronicle:
         model: whose codebooks are counted.
         settings: of the run.
         runtime: ranks.
+        doctor: looks at what is told.
     """
 
     def __init__(
@@ -38,12 +41,14 @@ class Chronicle:
         model: nn.Module,
         settings: EngineSettings,
         runtime: Runtime,
+        doctor: Doctor,
     ) -> None:
         self.journal, self.state = journal, state
         self.phases, self.model = phases, model
-        self.settings, self.runtime = settings, runtime
+        self.settings, self.runtime, self.doctor = settings, runtime, doctor
         self.health, self.lazy = Health(), LazyTerms()
         self.paths = ""  # which way the work takes; stands in the record of the first step
+        self.plateaus = Plateaus(phases, state, runtime)
         self._began = time.perf_counter()  # less what former runs in this folder took
         self._last = (self._began, 0)
 
@@ -60,13 +65,20 @@ class Chronicle:
         """Keeps what an update was, without waiting for the device."""
         self.health.note(self.state.step + 1, turn.phase, turn.bad, turn.suspects)
         self.lazy.note(self.phases[turn.phase], turn)
+        self.doctor.note(turn)
+        self.plateaus.note(turn)
+
+    def start_terms(self) -> None:
+        """Lets the terms start whose plateau this step has reached, and says so."""
+        for told in self.plateaus.decide():
+            if self.runtime.is_main:
+                self.journal.say(self.state.step, told)
 
     def tell(self, turns: Sequence[Turn]) -> None:
-        """Writes the record of a log step, and what diagnostics say of it."""
+        """Writes the record of a log step, and what the doctor says of it."""
         record = self._record(turns)
-        warnings = watch(record, self.phases, self.state)
+        smooth(record, self.phases, self.state)
         self.log(record)
-        self.warn(warnings)
 
     def _record(self, turns: Sequence[Turn]) -> dict[str, Any]:
         record: dict[str, Any] = {f"train/{name}": value for name, value in self.lazy.numbers().items()}
@@ -83,6 +95,7 @@ class Chronicle:
             )
             record |= {f"train/{turn.phase}/{name}": value for name, value in values.items()}
         record |= {f"train/{name}": value for name, value in codebook_usage(self.model).items()}
+        record |= self.doctor.numbers(turns)
         now, (then, images) = time.perf_counter(), self._last
         self._last = (now, self.state.images)
         speed = (self.state.images - images) / max(now - then, 1e-9)
@@ -92,11 +105,13 @@ class Chronicle:
         return head | mean_over_ranks(self.runtime.gather(record))
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Writes a record of the present step."""
+        """Writes a record of the present step, and lets the doctor look at it."""
         self.count_time()
+        head = {"step": self.state.step, "images": self.state.images, "seconds": round(self.state.seconds, 3)}
+        line = head | dict(record) | self.doctor.held_out(record)
         if self.runtime.is_main:
-            head = {"step": self.state.step, "images": self.state.images, "seconds": round(self.state.seconds, 3)}
-            self.journal.log(head | dict(record))
+            self.journal.log(line)
+        self.doctor.look(line)
 
     def warn(self, warnings: Sequence[str]) -> None:
         """Writes warnings at the present step."""
@@ -117,4 +132,5 @@ class Chronicle:
             message = f"{incident.phase}: {guilty} is not finite"
             if self.runtime.is_main:
                 self.journal.skipped(incident.step, message)
+            self.doctor.look({"step": incident.step, "skipped": message})
         return message

@@ -1,11 +1,9 @@
-"""What a log step says about the health of a game between two networks, and what to do about it.
+"""What a log record says beside its numbers: a smoothed estimate, weights at their bound, what accumulation changes.
 
-Works on the numbers of a log record alone; it knows no loss, model or discriminator by name.
+What is wrong with a run is said by the rules of :mod:`smalti.diagnosis`.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,107 +16,22 @@ from smalti.objectives.term import Term
 
 SMOOTHING = 0.9
 ESTIMATE, SMOOTHED = "critic/estimate", "critic/estimate_smoothed"
-Numbers = Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Alarm:
-    """A diagnosis.
-
-    Args:
-        name: of it.
-        bad: whether the numbers of a phase look so; a number that is missing is nan, and no comparison with it holds.
-        patience: log steps in a row after which it is said, once.
-        advice: what is said.
-    """
-
-    name: str
-    bad: Callable[[Callable[[str], float]], bool]
-    patience: int
-    advice: str
-
-
-ALARMS = (
-    Alarm(
-        "starved",
-        lambda of: of("clipped") > 0.5 or (of("clipped") >= 0.0 and of("critic/slope_max") < 1e-3),
-        3,
-        "weight clipping starves the generator: over half of the critic's weights are at the bound, or its slope is "
-        "below 1e-3; raise weight_clip, or take a gradient penalty in its place",
-    ),
-    Alarm(
-        "dead",
-        lambda of: (
-            (max(abs(of("logits_real")), abs(of("logits_fake"))) < 1e-3 or of("critic/slope_max") < 1e-6)
-            and not of("clipped") >= 0.0
-        ),
-        5,
-        "the discriminator says nothing: its logits are 0, or the same whatever the image; raise its learning rate, or "
-        "let it train before the generator listens (start)",
-    ),
-    Alarm(
-        "wins",
-        lambda of: 0.0 <= of("total") < 0.02 and min(of("critic/accuracy_real"), of("critic/accuracy_fake")) > 0.99,
-        5,
-        "the discriminator wins: it is always right and its loss is near 0, so the generator learns nothing; lower its "
-        "learning rate, penalise its slope (r1, gradient_penalty), or augment its images",
-    ),
-    Alarm(
-        "collapsed",
-        lambda of: of("critic/diversity") < 0.1,
-        3,
-        "the made images hardly differ from each other (mode collapse); go back to an earlier checkpoint and lower the "
-        "generator's learning rate, or give the critic more updates",
-    ),
-)
-
-
-def watch(record: dict[str, Any], phases: Mapping[str, Phase], state: TrainState) -> list[str]:
-    """Adds what is smoothed over log steps to ``record``, and returns the warnings that are due.
+def smooth(record: dict[str, Any], phases: Mapping[str, Phase], state: TrainState) -> None:
+    """Adds what is smoothed over log steps to ``record``.
 
     Args:
         record: log name -> value, of a training log step; equal on all ranks.
         phases: name -> phase.
-        state: remembers averages and how long something has been bad, also over a resumption.
+        state: remembers averages, also over a resumption.
     """
-    warnings = []
     for phase in phases:
-        prefix = f"train/{phase}/"
-        own = {name.removeprefix(prefix): value for name, value in record.items() if name.startswith(prefix)}
-        numbers = {name: float(value) for name, value in own.items() if isinstance(value, (int, float))}
-        if ESTIMATE in numbers:
-            before = state.averages.get(phase, numbers[ESTIMATE])
-            state.averages[phase] = SMOOTHING * before + (1.0 - SMOOTHING) * numbers[ESTIMATE]
-            record[prefix + SMOOTHED] = state.averages[phase]
-        warnings += [f"{phase}: {advice}" for advice in _due(phase, numbers, state)]
-    return warnings
-
-
-def _due(phase: str, numbers: Numbers, state: TrainState) -> Iterator[str]:
-    for alarm in ALARMS:
-        key = f"{phase}/{alarm.name}"
-        bad = alarm.bad(lambda name: numbers.get(name, math.nan))
-        state.alarms[key] = state.alarms.get(key, 0) + 1 if bad else 0
-        if state.alarms[key] == alarm.patience:
-            yield alarm.advice
-        if not state.alarms[key]:
-            del state.alarms[key]
-
-
-def standing_warnings(phases: Mapping[str, Phase]) -> list[str]:
-    """What is wrong before the first step: batch normalisation where the slope of single samples is penalised."""
-    found = []
-    for name, phase in phases.items():
-        asking = [term.name for term in phase.terms if "discriminator" in term.reads]
-        normalised = [
-            place for place, part in phase.network.named_modules() if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d)
-        ]
-        if name != "generator" and asking and normalised:
-            found.append(
-                f"{name}: the term {asking[0]!r} looks at the slope for single samples, and {normalised[0]} is a batch "
-                "normalisation, through which every sample depends on all others; take norm: none or norm: group"
-            )
-    return found
+        value = record.get(f"train/{phase}/{ESTIMATE}")
+        if isinstance(value, (int, float)):
+            before = state.averages.get(phase, value)
+            state.averages[phase] = SMOOTHING * before + (1.0 - SMOOTHING) * value
+            record[f"train/{phase}/{SMOOTHED}"] = state.averages[phase]
 
 
 def accumulation_warnings(phases: Mapping[str, Phase], accumulate: int) -> list[str]:

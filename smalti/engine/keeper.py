@@ -21,6 +21,7 @@ from smalti.registry import UserError
 EMA_NAME = "ema"
 TRAIN, OPTIMIZERS = "train", "optimizers"  # what every state of a checkpoint has
 DATA = "data"  # since checkpoints know what the run was trained on
+DOCTOR = "doctor"  # since there is one
 
 
 class Keeper:
@@ -49,6 +50,7 @@ class Keeper:
         self.checkpoints, self.state, self.phases, self.players = checkpoints, state, phases, players
         self.ema, self.chronicle, self.runtime = ema, chronicle, runtime
         self.well = True  # whether what was collected is worth going back to
+        self.doctor: Mapping[str, Any] = {}  # what it knows, as collected
         self.data: Mapping[str, Any] = {}  # place of a source -> its fingerprint, as stored
         self.unsaved = False  # whether there is anything that the newest checkpoint does not have
 
@@ -68,6 +70,8 @@ class Keeper:
         self.well = self.is_well()
         self.state.failing = dict(self.chronicle.health.consecutive)
         self.state.lazy = mean_over_ranks(self.runtime.gather(self.chronicle.lazy.numbers()))
+        self.state.windows = self.runtime.gather(self.chronicle.plateaus.pending())
+        self.doctor = self.chronicle.doctor.as_dict(self.runtime.gather(self.chronicle.doctor.pending()))
 
     def write(self) -> None:
         """Writes a checkpoint of what was collected; on the first rank, which waits for no other.
@@ -81,6 +85,7 @@ class Keeper:
             TRAIN: self.state.as_dict(),
             OPTIMIZERS: {name: player.optimizer.state_dict() for name, player in self.players.items()},
             DATA: dict(self.data),
+            DOCTOR: self.doctor,
         }
         if self.ema is not None:
             networks[EMA_NAME] = self.ema.state_dict()
@@ -171,6 +176,9 @@ class Keeper:
             self.data = state.get(DATA, {})
             self.chronicle.lazy.restore(self.state.lazy)
             self.chronicle.health.consecutive = dict(self.state.failing)
+            self.chronicle.doctor.restore(state.get(DOCTOR, {}))
+            if len(self.state.windows) == self.runtime.world_size:
+                self.chronicle.plateaus.restore(self.state.windows[self.runtime.rank])
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"checkpoint {checkpoint.step} does not fit this recipe: {error}") from error
         self.state.share_among(self.runtime.world_size)

@@ -226,6 +226,11 @@ class Journal:
         self.watcher.say(f"step {step} skipped: {message}")
         self.file.write({"step": step, "skipped": message})
 
+    def say(self, step: int, message: str) -> None:
+        """Tells of something that happened."""
+        self.watcher.say(f"step {step}: {message}")
+        self.file.write({"step": step, "note": message})
+
     def warn(self, step: int, message: str) -> None:
         """Tells of something that will not end well, with what to do about it."""
         self.watcher.say(f"step {step} warning: {message}")

@@ -1,10 +1,11 @@
 """How a run ended."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smalti.diagnosis import Finding
 from smalti.engine._rows import number
 from smalti.writing import html_table
 
@@ -18,12 +19,14 @@ class RunResult:
         step: generator updates completed.
         finished: False if a signal stopped it; it can be resumed.
         evaluation: what ``evaluation.json`` holds, empty if the run was stopped.
+        findings: what the doctor said, in the order in which it did.
     """
 
     folder: Path
     step: int
     finished: bool
     evaluation: Mapping[str, Any]
+    findings: Sequence[Finding] = ()
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it: the numbers, and where the run lies."""

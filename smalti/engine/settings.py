@@ -42,6 +42,17 @@ class EMASettings:
     half_life: Annotated[float, Field(gt=0)] | None = None
     ramp: Annotated[float, Field(gt=0)] | None = 0.05
 
+    def decay_at(self, updates: int, images: int) -> float:
+        """The share of the old average that is kept at the n-th update, which sees so many images.
+
+        >>> EMASettings(decay=0.99).decay_at(1, 16)
+        0.18181818181818182
+        """
+        if self.half_life is None:
+            return min(self.decay, (1.0 + updates) / (10.0 + updates)) if self.warmup else self.decay
+        half_life = self.half_life if self.ramp is None else min(self.half_life, updates * images * self.ramp)
+        return float(0.5 ** (images / max(half_life, 1e-8)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseOptimizer:

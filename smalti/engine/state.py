@@ -28,10 +28,12 @@ class TrainState:
         measured_at: the step of that validation.
         due: what this step still owes: "validation", "pictures"; a stop left it for later.
         averages: name -> what diagnostics smooth over log steps.
-        alarms: name -> log steps in a row at which a diagnosis was bad.
         lazy: name -> value of a lazy term at its last turn.
         failing: phase -> updates that failed in a row, up to now.
         log_lines: lines of ``metrics.jsonl``.
+        started: key of a plateau that was reached -> the step at which it was.
+        plateaus: key of one that was not -> the mean of its last window.
+        windows: rank -> key of one that was not -> sum and number of values since.
     """
 
     step: int = 0
@@ -49,22 +51,28 @@ class TrainState:
     measured_at: int | None = None
     due: list[str] = field(default_factory=list)
     averages: dict[str, float] = field(default_factory=dict)
-    alarms: dict[str, int] = field(default_factory=dict)
     lazy: dict[str, float] = field(default_factory=dict)
     failing: dict[str, int] = field(default_factory=dict)
     log_lines: int = 0
+    started: dict[str, int] = field(default_factory=dict)
+    plateaus: dict[str, float] = field(default_factory=dict)
+    windows: list[dict[str, Any]] = field(default_factory=list)
 
     def clock(self, phase: str) -> Clock:
         """When the next update of ``phase`` is."""
-        return Clock(step=self.step, updates=self.updates.get(phase, 0))
+        return Clock(step=self.step, updates=self.updates.get(phase, 0), started=dict(self.started))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
         return asdict(self)
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Takes the values that ``as_dict`` described, in place: others hold this state, too."""
-        vars(self).update(vars(type(self)(**values)))
+        """Takes the values that ``as_dict`` described, in place: others hold this state, too.
+
+        What only an earlier version kept (the alarms of critics) is left out.
+        """
+        known = {name: value for name, value in values.items() if name != "alarms"}
+        vars(self).update(vars(type(self)(**known)))
 
     def share_among(self, world_size: int) -> None:
         """Goes on with another number of ranks: the stream continues where it was, though not in the same shares.

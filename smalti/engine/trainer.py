@@ -1,6 +1,7 @@
 """The one training loop. It counts generator updates and knows no loss, no model and no discriminator by name."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,8 @@ from smalti.engine.chronicle import Chronicle
 from smalti.engine.compiling import compile_parts
 from smalti.engine.data_watch import DataWatch
 from smalti.engine.decoration import decoration
-from smalti.engine.diagnostics import accumulation_warnings, standing_warnings
+from smalti.engine.diagnosis.live import Doctor
+from smalti.engine.diagnostics import accumulation_warnings
 from smalti.engine.dry_run import DryRun, account
 from smalti.engine.duties import VALIDATION, Duties
 from smalti.engine.ema import EMA
@@ -103,8 +105,7 @@ class Trainer:
             if spec is not None
         }
         self.ema = EMA(model, settings.ema) if settings.ema else None
-        self.guard = Guard([*self.phases.values(), model])
-        self.signal = StopSignal()
+        self.guard, self.signal = Guard([*self.phases.values(), model]), StopSignal()
         self.loader = loader(rank=self.runtime.rank, world_size=self.runtime.world_size)
         self.feed = Feed(self.loader, self.signal)
         self.state = TrainState(world_size=self.runtime.world_size)
@@ -114,7 +115,8 @@ class Trainer:
         self.checkpoints = CheckpointFolder(
             self.folder.checkpoints, settings.keep, self.journal.watcher.say, (TRAIN, OPTIMIZERS)
         )
-        self.chronicle = Chronicle(self.journal, self.state, self.phases, model, settings, self.runtime)
+        self.doctor = Doctor(self.journal, self.players, model, self.ema, self.runtime, recipe)
+        self.chronicle = Chronicle(self.journal, self.state, self.phases, model, settings, self.runtime, self.doctor)
         self.keeper = Keeper(
             self.checkpoints, self.state, self.phases, self.players, self.ema, self.chronicle, self.runtime
         )
@@ -145,7 +147,13 @@ class Trainer:
             finally:
                 self._close()
                 self.folder.release()
-        return RunResult(folder=self.folder.path, step=self.state.step, finished=finished, evaluation=evaluation)
+        return RunResult(
+            folder=self.folder.path,
+            step=self.state.step,
+            finished=finished,
+            evaluation=evaluation,
+            findings=tuple(self.doctor.diagnosis.findings),
+        )
 
     def _train(self) -> bool:
         """Steps up to the last one; False if a signal came before that, or before what the last step owes was done."""
@@ -163,7 +171,8 @@ class Trainer:
         Raises:
             UserError: if the data of a rank cannot be had; the steps so far are saved.
         """
-        trouble = self.feed.fill(sum(move.draws for move in self._moves()) * self.settings.accumulate)
+        with self.doctor.clockwork.waiting():
+            trouble = self.feed.fill(sum(move.draws for move in self._moves()) * self.settings.accumulate)
         agreed = self.runtime.largest(FAILED if trouble else STOP if self.signal.requested else GO)
         if agreed == FAILED:
             if self.keeper.unsaved:
@@ -178,7 +187,7 @@ class Trainer:
         updates = dict(self.state.updates)
         for entry in self.cycle:
             for _ in range(entry.repeat):
-                clock = Clock(step=self.state.step, updates=updates.get(entry.phase, 0))
+                clock = replace(self.state.clock(entry.phase), updates=updates.get(entry.phase, 0))
                 if self.phases[entry.phase].is_active(clock):
                     draws = not moves or (self.settings.batches == "fresh" and not entry.reuse)
                     moves.append(Move(entry, clock, draws))
@@ -191,6 +200,7 @@ class Trainer:
         Args:
             measure: also measure what is costly.
         """
+        self.doctor.teachers.looking = measure
         turns: list[Turn] = []
         shared: list[Batch] = []
         fakes: list[Tensor | None] = []
@@ -213,17 +223,21 @@ class Trainer:
             turns.append(turn)
             if entry.phase == GENERATOR:
                 if self.ema is not None:
-                    self.ema.update(skip=turn.bad, images=self._images_of(shared))
+                    images = self._images_of(shared)
+                    self.ema.update(skip=turn.bad, images=images)
+                    self.doctor.averaged(self.state.updates[GENERATOR], images)
                 if self.settings.discriminator_fake == "reuse":
                     fakes = [report.fake for report in turn.reports]
         self.keeper.unsaved = True
         self.state.step += 1
+        self.chronicle.start_terms()
         return turns
 
     def _draw(self) -> list[Batch]:
         batches = [self.feed.take() for _ in range(self.settings.accumulate)]
         self.state.micro_batches += len(batches)
         self.state.images += self._images_of(batches)
+        self.doctor.drawn(batches)
         return batches
 
     def _images_of(self, batches: Sequence[Batch]) -> int:
@@ -291,12 +305,12 @@ class Trainer:
         if self.runtime.is_main:
             measured = VALIDATION not in self.state.due
             self.journal.open(-1 if step is None else step, self.recipe or {}, measured, self.state.log_lines)
+            self.doctor.open(-1 if step is None else step)
         self._prepare_to_train()
         self.chronicle.warn(changed)
         slow = self._tell_paths()
         if step is None:
             self.chronicle.warn(slow)
-            self.chronicle.warn(standing_warnings(self.phases))
             self.chronicle.warn(accumulation_warnings(self.phases, self.settings.accumulate))
             self.state.due = self.duties.owed(0)
         self.duties.settle()

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from smalti.engine.diagnosis.safely import Safely
+from smalti.engine.diagnosis.signals import image_signals, latent_signals, reach, update_ratio
 from smalti.engine.diagnostics import clipped_shares
 from smalti.engine.graphs import CudaRecorder, Replayer, kind_of, why_not
 from smalti.engine.health import Guard, Suspects
 from smalti.engine.optimizers import build_optimizer, learning_rate
 from smalti.engine.randomness import keyed_noise, reseed
 from smalti.engine.runtime import Runtime
-from smalti.engine.settings import EngineSettings, PhaseOptimizer
+from smalti.engine.settings import GENERATOR, EngineSettings, PhaseOptimizer
 from smalti.objectives.phases import Phase
 from smalti.objectives.report import LossReport
 from smalti.objectives.weight import Clock
@@ -36,6 +38,7 @@ class Turn:
         learning_rate: of this update.
         suspects: which terms and which gradients were finite.
         clipped: shares of weights at the bound of ``weight_clip``, if they were measured.
+        signals: log name -> what a diagnosis looks at, if it was measured.
     """
 
     phase: str
@@ -45,6 +48,7 @@ class Turn:
     learning_rate: float
     suspects: Suspects
     clipped: Mapping[str, Tensor] = field(default_factory=dict)
+    signals: Mapping[str, Tensor | float] = field(default_factory=dict)
 
 
 def own_key(phase: str, clock: Clock) -> str:
@@ -102,6 +106,7 @@ class Player:
         self.optimizer = build_optimizer(phase, spec)
         self.wrapped = runtime.wrap(phase)
         self._watched = False
+        self.safely = Safely()
         self.parameters = {key: p for key, p in phase.named_parameters() if p.requires_grad}
         reason = why_not(phase, settings, spec, runtime.device, runtime.world_size)
         self.replayer: Replayer[Passes] = Replayer(CudaRecorder(), self._addresses, reason, name)
@@ -136,6 +141,7 @@ class Player:
         if weight_clip is not None:
             self._clamp(weight_clip)
         clipped = clipped_shares(self.parameters, weight_clip) if weight_clip is not None and measure else {}
+        signals = self._signals(batches, found.reports, clock) if measure else {}
         self._settle(guard, found.bad, found.reports, clock)
         return Turn(
             phase=self.name,
@@ -145,7 +151,21 @@ class Player:
             learning_rate=rate,
             suspects=found.suspects,
             clipped=clipped,
+            signals=signals,
         )
+
+    def _signals(
+        self, batches: Sequence[Mapping[str, Any]], reports: Sequence[LossReport], clock: Clock
+    ) -> dict[str, Tensor | float]:
+        """What a diagnosis looks at, left on the device."""
+        updates, output = clock.updates + 1, reports[-1].output
+        found = self.safely("update", lambda: update_ratio(self.name, self.optimizer, updates))
+        if self.name == GENERATOR:
+            passes = len(batches) * self.runtime.world_size
+            found |= self.safely("images", lambda: image_signals(batches[-1].get("image")))
+            found |= self.safely("latents", lambda: latent_signals(output))
+            found |= self.safely("reach", lambda: reach(self.model, output, updates, passes))
+        return found
 
     def _run(
         self,

@@ -34,6 +34,7 @@ from smalti.objectives.names import (
     is_image_space,
 )
 from smalti.objectives.term import Term
+from smalti.objectives.weight import Plateau
 from smalti.outputs import AutoencoderOutput, GeneratorOutput, TokensOutput, output_type
 from smalti.registry import Phase, UserError, suggest
 
@@ -223,8 +224,16 @@ def _reference_problem(term: Term, name: str, named: Mapping[str, Term], judged:
         return f"{name!r} is only logged"
     if not is_image_space(other.reads, judged):
         return f"{name!r} has no gradient at the judged image alone"
-    if other.start > term.start:
-        return f"{name!r} starts at step {other.start}, after this term: nothing to balance with"
+    return _later_start(other, term)
+
+
+def _later_start(other: Term, term: Term) -> str | None:
+    """Why ``other`` may be waiting when ``term`` starts."""
+    if isinstance(other.start, Plateau):
+        same = other.start == term.start
+        return None if same else f"{other.name!r} starts at a plateau, perhaps after this term: nothing to balance with"
+    if not isinstance(term.start, Plateau) and other.start > term.start:
+        return f"{other.name!r} starts at step {other.start}, after this term: nothing to balance with"
     return None
 
 

@@ -45,3 +45,15 @@ def is_image_space(reads: Iterable[str], judged: str | None) -> bool:
 def is_adversarial(reads: Iterable[str]) -> bool:
     """Whether a term that asks for these names listens to the adversary."""
     return not ADVERSARIAL.isdisjoint(reads)
+
+
+def compares_with_data(reads: Iterable[str], judged: str | None) -> bool:
+    """Whether a term that asks for these names says how well data are met: it asks for something of them, and not for
+    the adversary. Where nothing is judged, whatever it asks for.
+
+    >>> [compares_with_data(names, "images") for names in ({"images", "target"}, {"posterior"}, {"logits_fake"})]
+    [True, False, False]
+    """
+    names = set(reads)
+    asks = judged is None or any(is_constant(name) and name not in STEP for name in names)
+    return asks and not is_adversarial(names)

@@ -174,6 +174,11 @@ class GeneratorPhase(Phase):
         discriminator = self._others[0]
         return (*self.teachers, *(() if discriminator is None else (discriminator,)))
 
+    @property
+    def named_teachers(self) -> Mapping[str, nn.Module]:
+        """Name -> frozen network that looks at the target."""
+        return dict(self._others[1])
+
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> "GeneratorPhase":
         """Teachers move along, though they are in no state dict."""
         for teacher in self._others[1].values():

@@ -6,11 +6,12 @@
 from pathlib import Path
 
 from smalti.report.curves import draw_curves
+from smalti.report.health import findings_of
 from smalti.report.page import write_page
 from smalti.report.run import Run, read_evaluation, read_run
 from smalti.report.words import describe, heading, rows
 
-__all__ = ["Run", "describe", "heading", "read_evaluation", "read_run", "report", "rows"]
+__all__ = ["Run", "describe", "findings_of", "heading", "read_evaluation", "read_run", "report", "rows"]
 
 
 def report(run_dir: str | Path) -> list[Path]:

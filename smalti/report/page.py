@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from smalti.registry import UserError
+from smalti.report.health import findings_of
 from smalti.report.run import Run
 from smalti.report.words import rows, terms
 from smalti.writing import write_whole
@@ -27,6 +28,7 @@ def write_page(run: Run, curves: Path, path: Path) -> Path:
         name=run.folder.resolve().name,
         step=last.get("step", 0),
         images=last.get("images", 0),
+        findings=findings_of(run),
         rows=rows(run.evaluation),
         terms=terms(run.evaluation),
         curves=_relative(curves, path),

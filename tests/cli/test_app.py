@@ -31,6 +31,7 @@ VERBS = [
     ["latent-stats"],
     ["sample"],
     ["report"],
+    ["doctor"],
     ["bench"],
     ["bench", "quantizer"],
     ["bench", "step"],

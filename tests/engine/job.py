@@ -67,7 +67,7 @@ def resumed_run_differs(folder: Path, options: Mapping[str, Any]) -> list[str]:
 def same_log(folder: Path) -> bool:
     def lines(name: str) -> list[dict[str, Any]]:
         texts = (folder / name / "metrics.jsonl").read_text().splitlines()
-        timed = {"seconds", "images_per_second", "eta_seconds"}
+        timed = {"seconds", "images_per_second", "eta_seconds", "data_wait", "memory"}
         return [{key: value for key, value in json.loads(text).items() if key not in timed} for text in texts]
 
     return lines("straight") == lines("resumed")

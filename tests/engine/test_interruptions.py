@@ -19,7 +19,7 @@ from smalti.engine.trainer import Trainer
 from tests.engine.job import ema
 from tests.engine.toys import differences, everything, tiny_trainer
 
-TIMES = {"seconds", "images_per_second", "eta_seconds"}
+TIMES = {"seconds", "images_per_second", "eta_seconds", "data_wait", "memory"}
 Event = Callable[[], None]
 
 

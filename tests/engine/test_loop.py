@@ -76,10 +76,12 @@ def test_autoencoder_cycle_shares_images_and_fakes(tmp_path: Path) -> None:
         "measured_at": None,
         "due": [],
         "averages": {},
-        "alarms": {},
         "lazy": {},
         "failing": {"generator": 0, "discriminator": 0},
         "log_lines": 5,  # one for each step, and two warnings of what accumulation is not
+        "started": {},
+        "plateaus": {},
+        "windows": [{}],
     }
 
 

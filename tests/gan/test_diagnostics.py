@@ -1,5 +1,6 @@
 """Planted failures are named, with advice; healthy runs are left in peace; looking changes nothing."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from smalti.diagnosis import Diagnosis
 from smalti.discriminators.dcgan import DCGAN
 from smalti.discriminators.mlp import MLP
-from smalti.engine.diagnostics import clipped_shares, standing_warnings, watch
-from smalti.engine.state import TrainState
+from smalti.engine.diagnosis.signals import slopes_under_batch_norm
+from smalti.engine.diagnostics import clipped_shares
 from smalti.losses.gradient_penalty import GradientPenalty
 from smalti.models.mlp_generator import MLPGenerator
 from smalti.objectives.critic import critic_measures
@@ -58,7 +60,7 @@ def test_healthy_run_gets_no_warning_and_says_what_its_critic_does(tmp_path: Pat
     )
 
 
-def test_batch_normalisation_under_a_gradient_penalty_is_named_before_the_first_step(tmp_path: Path) -> None:
+def test_batch_normalisation_under_a_gradient_penalty_is_named_at_the_first_step(tmp_path: Path) -> None:
     found = {}
     for norm in ("batch", "group"):
         model = MLPGenerator(image_size=16, image_channels=1, latent_size=3, widths=(8,), norm="none")
@@ -66,9 +68,9 @@ def test_batch_normalisation_under_a_gradient_penalty_is_named_before_the_first_
         options: dict[str, Any] = {"model": model, "critic": critic, "shape": (1, 16, 16), "max_steps": 1}
         tiny_gan(tmp_path / norm, critic_terms=[PENALTY], **options).run()
         found[norm] = warnings_of(tmp_path / norm)
-    assert "take norm: none or norm: group" in found["batch"]
+    assert "norm: none or norm: group" in found["batch"]
     assert "norm" not in found["group"]
-    assert standing_warnings(tiny_gan(tmp_path / "clip").phases) == []
+    assert slopes_under_batch_norm(tiny_gan(tmp_path / "clip").phases) == {}
 
 
 @pytest.mark.parametrize(
@@ -85,16 +87,20 @@ def test_batch_normalisation_under_a_gradient_penalty_is_named_before_the_first_
     ],
 )
 def test_alarm_is_raised_once_and_again_only_after_it_was_over(numbers: dict[str, float], advice: str) -> None:
-    state, phases = TrainState(), {"discriminator": None}
+    diagnosis = Diagnosis()
+    steps = itertools.count(0, 50)
 
     def look(values: dict[str, float]) -> list[str]:
-        return watch({f"train/discriminator/{name}": value for name, value in values.items()}, phases, state)  # type: ignore[arg-type]
+        record = {f"train/discriminator/{name}": value for name, value in ({"seen": 1.0} | values).items()}
+        return [finding.line() for finding in diagnosis.take({"step": next(steps), **record}) if finding.over is None]
 
     said = [text for _ in range(9) for text in look(numbers)]
     assert len(said) == 1
     assert advice in said[0]
     assert look({}) == []
-    assert state.alarms == {}
+    assert [text for _ in range(9) for text in look(numbers)] == []  # one good step is not yet the end of it
+    assert [text for _ in range(9) for text in look({})] == []
+    assert diagnosis.standing == []
     assert len([text for _ in range(9) for text in look(numbers)]) == 1
 
 

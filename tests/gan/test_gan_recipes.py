@@ -132,7 +132,7 @@ def test_resumed_run_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> 
     smalti.train(f"tiny-{name}", [*fixed, "engine.max_steps=5"], out=tmp_path / "straight", quiet=True)
     smalti.train(f"tiny-{name}", [*fixed, "engine.max_steps=2"], out=tmp_path / "resumed", quiet=True)
     smalti.train(f"tiny-{name}", [*fixed, "engine.max_steps=5"], out=tmp_path / "resumed", resume=True, quiet=True)
-    timed = {"seconds", "images_per_second", "eta_seconds"}
+    timed = {"seconds", "images_per_second", "eta_seconds", "data_wait", "memory"}
 
     def left_behind(run: str) -> tuple[bytes, list[dict[str, Any]]]:
         lines = (tmp_path / run / "metrics.jsonl").read_text().splitlines()

@@ -1,0 +1,141 @@
+"""Rules about learning: rates, gradients, losses over time, averages."""
+
+import math
+from collections.abc import Iterator
+
+from smalti.diagnosis.history import View, holds, middle
+from smalti.diagnosis.rule import Rule, Sighting
+
+FIT = "train/generator/fit"
+SETTLED = 20  # updates after which a rate is judged
+NEIGHBOURS = 3  # log steps before a spike, whose median is what is usual there
+
+
+def _spikes(view: View) -> Iterator[Sighting]:
+    records = [record for record in view.history.recent if FIT in record and record["step"] > SETTLED]
+    tall: list[float] = []
+    for index in range(NEIGHBOURS, len(records)):
+        usual = middle([record[FIT] for record in records[index - NEIGHBOURS : index]])
+        ratio = records[index][f"{FIT}_max"] / usual if usual > 0 else 0.0
+        tall += [ratio] if ratio > 5.0 else []
+    if 2 <= len(tall) <= len(records) // 2:
+        yield Sighting(evidence={"spikes": len(tall), "tallest over the usual": max(tall)})
+
+
+def _plateau(view: View) -> Iterator[Sighting]:
+    began, best = view.began(FIT), view.low(FIT)
+    if view.facts.is_fine_tuned or view.step < view.facts.warmup + 100 or view.seen < 8:
+        return
+    if began > 0 and best > 0.97 * began:
+        rate = view("train/generator/update_ratio")
+        evidence = {"at first": began, "best": best, "relative change of weights an update": rate}
+        yield Sighting(evidence=evidence)
+
+
+def _too_fast(view: View) -> Iterator[Sighting]:
+    now, best, first = view(FIT), view.low(FIT), view.history.first[0].get(FIT, math.nan)
+    rate, steepest = view("train/generator/update_ratio"), view.high("train/generator/update_ratio")
+    thrown = steepest > 0.1 and now > 3.0 * first > 0
+    undone = rate > 0.01 and now > 2.0 * best > 0 and now > 0.9 * first
+    if thrown or (view.step >= SETTLED and (rate > 0.1 or undone)):
+        evidence = {"relative change of weights an update": rate, "loss": now, "best": best, "at first": first}
+        yield Sighting(subject="generator", evidence=evidence)
+
+
+def _clipped(view: View) -> Iterator[Sighting]:
+    for name, depth in view.between("train/", "/clip_depth"):
+        if depth > 10.0 and holds(view.latest(f"train/{name}/clip_active", 5), lambda value: value >= 1.0, 5):
+            evidence = {"share of updates clipped": view(f"train/{name}/clip_active"), "norm / clip": depth}
+            yield Sighting(subject=name, evidence=evidence)
+
+
+def _overfit(view: View) -> Iterator[Sighting]:
+    measured = [record for record in view.history.measured if "val/generator/fit" in record]
+    values = [record["val/generator/fit"] for record in measured]
+    if len(values) < 4 or not min(values) > 0:
+        return
+    best = values.index(min(values))
+    now, trained = values[-1], view(FIT)
+    since = [record[FIT] for record in view.history.recent if FIT in record]
+    if len(values) - best >= 3 and now > 1.1 * values[best] and trained <= 1.02 * min(since) * 1.1 and trained < now:
+        evidence = {"held-out": now, "at its best": values[best], "in training": trained}
+        yield Sighting(evidence=evidence)
+
+
+def _lagging(view: View) -> Iterator[Sighting]:
+    left = view.facts.number("engine.max_steps") - view.step
+    share = view("train/ema/initial") * view("train/ema/decay") ** left if left >= 0 else math.nan
+    if share > 0.1 and not view.facts.is_fine_tuned:
+        evidence = {
+            "share of initial weights at the end": share,
+            "distance of the averages": view("train/ema/distance"),
+        }
+        yield Sighting(evidence=evidence)
+
+
+RULES = (
+    Rule(
+        id="loss-spikes",
+        title="Loss spikes",
+        look=_spikes,
+        patience=1,
+        event=True,
+        threshold="in at least two of the latest log steps (and at most half of them) a single update's loss was five "
+        "times the median of the three log steps before",
+        cause="single batches are far from the others, or single updates overshoot",
+        change="optim.generator.clip: 1.0, a lower lr, betas: [0.9, 0.95]; look for images that do not belong",
+    ),
+    Rule(
+        id="plateau",
+        title="A plateau from the start",
+        look=_plateau,
+        threshold="100 updates after the warm-up the terms that compare with data never were more than 3 % better than "
+        "at first",
+        cause="nothing is learned: the learning rate is too small (weights change by less than 1e-4 of their size an "
+        "update) or far too large (more than 1e-2), or what is trained cannot reach the loss",
+        change="optim.generator.lr: ten times larger or smaller, by what the weights' change says; optim.generator."
+        "warmup shorter; model.freeze",
+    ),
+    Rule(
+        id="rate-too-high",
+        title="Learning rate too high for the batch",
+        look=_too_fast,
+        patience=2,
+        span=10,
+        threshold="weights change by over a tenth of their size in an update (healthy runs of the zoo: at most 4 % "
+        "after 20 updates); or by over a hundredth while the loss is twice its best and no better than at first; or "
+        "the loss is three times that of the untrained network, after an update that changed over a tenth",
+        cause="updates overshoot: what one batch teaches, the next one undoes",
+        change="optim.generator.lr: a third of it, optim.generator.warmup: 100, or a larger data.batch_size",
+    ),
+    Rule(
+        id="clip-always",
+        title="Gradient clipping always active",
+        look=_clipped,
+        threshold="every update of five log intervals was clipped, to less than a tenth",
+        cause="clip is far below the usual norm: only the direction of gradients is left, and large and small errors "
+        "weigh the same",
+        change="optim.<phase>.clip: about the usual gradient_norm of the log",
+    ),
+    Rule(
+        id="overfit",
+        title="Validation drifts from training",
+        look=_overfit,
+        patience=2,
+        threshold="the held-out loss is a tenth above its best of at least three validations ago, while that of "
+        "training is at its best",
+        cause="the model learns its images by heart",
+        change="more images, data.transform: {crop: random, flip: true}, a smaller model, weight_decay; validation."
+        "monitor keeps the best",
+    ),
+    Rule(
+        id="ema-lags",
+        title="Averaged weights lag behind",
+        look=_lagging,
+        threshold="at the end of the run over a tenth of the average would still be the weights before training (the "
+        "product of decays so far, the present one from here on)",
+        cause="the average is longer than the run: what is validated and saved is hardly trained",
+        change="engine.ema: warmup: true, a smaller decay (half-life log(0.5) / log(decay) updates), or half_life with "
+        "ramp",
+    ),
+)

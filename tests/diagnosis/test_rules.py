@@ -1,0 +1,126 @@
+"""Each rule speaks where its threshold is passed, names the number, and is silent on the other side of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from smalti.diagnosis import RULES, Finding, all_rules, replay
+from tests.diagnosis.runs import BOOK, RECIPE, D, G, Value, log_of
+
+GAN = {f"{G}{name}": None for name in ("fit", "fit_max", "l1/weighted", "near/weighted", "spread/weighted")}
+Changes = Mapping[str, Value | None]
+
+
+def late(before: float, after: float, step: int = 80) -> Any:
+    return lambda now: before if now < step else after
+
+
+def averaged(decay: float) -> Changes:
+    return {"train/ema/initial": lambda step: decay**step, "train/ema/decay": decay}
+
+
+# rule -> what is set on a healthy log so that it must speak, and what comes near without reaching it
+CASES: list[tuple[str, Changes, Changes]] = [
+    ("data-range", {"train/image/max": 1.6}, {"train/image/max": 1.4}),
+    ("data-range", {"train/image/min": 0.0}, {"train/image/min": -0.01}),
+    ("discriminator-range", {"train/image/max": 255.0}, {"train/image/max": 255.0, f"{D}logits_real": None}),
+    ("constant-images", {"train/image/constant": 0.6}, {"train/image/constant": 0.4}),
+    ("constant-images", {"train/image/difference": 0.01}, {"train/image/difference": 0.03}),
+    ("constant-labels", {"train/label/max": 0.0}, {"train/label/max": 0.0, "train/label/seen": 400.0}),
+    ("teacher-constant", {"train/teacher/look/variation": 1e-4}, {"train/teacher/look/variation": 2e-3}),
+    (
+        "loss-spikes",
+        {f"{G}fit_max": lambda step: 9.0 if step in {90, 150} else 0.5},
+        {f"{G}fit_max": lambda step: 9.0 if step == 90 else 0.5},
+    ),
+    ("plateau", {f"{G}fit": lambda step: 1.0 - 0.0001 * step}, {f"{G}fit": lambda step: 1.0 - 0.0004 * step}),
+    ("rate-too-high", {f"{G}update_ratio": 0.3}, {f"{G}update_ratio": 0.05}),
+    (
+        "rate-too-high",
+        {f"{G}update_ratio": 0.05, f"{G}fit": late(0.4, 1.0)},
+        {f"{G}update_ratio": 0.005, f"{G}fit": late(0.4, 1.0)},
+    ),
+    ("clip-always", {f"{G}clip_depth": 30.0}, {f"{G}clip_depth": 30.0, f"{G}clip_active": 0.9}),
+    (
+        "overfit",
+        {"val/generator/fit": lambda step: 0.5 + 0.004 * abs(step - 60)},
+        {"val/generator/fit": lambda step: 0.5 + 0.0002 * abs(step - 60)},
+    ),
+    ("ema-lags", averaged(0.999), averaged(0.997)),  # 0.999^1000 = 0.37, 0.997^1000 = 0.05
+    ("codebook-collapse", {f"{BOOK}perplexity": 1.5}, {f"{BOOK}perplexity": 2.5}),
+    ("usage-shrinking", {f"{BOOK}perplexity": lambda step: 50 * 0.99**step}, {f"{BOOK}perplexity": late(50, 30)}),
+    ("codebook-idle", {f"{BOOK}perplexity": 6.0}, {f"{BOOK}perplexity": 8.0}),
+    ("codes-far", {f"{BOOK}norm_ratio": 12.0}, {f"{BOOK}norm_ratio": 8.0}),
+    ("codes-far", {f"{BOOK}norm_ratio": 0.08}, {f"{BOOK}norm_ratio": 0.12}),
+    ("revival-fails", {f"{BOOK}usage": 0.3}, {f"{BOOK}usage": 0.3, f"{BOOK}revival_patience": None}),
+    ("revival-fails", {f"{BOOK}usage": 0.3, f"{BOOK}revival_patience": 1e5}, {f"{BOOK}usage": 0.6}),
+    ("commitment-dominates", {f"{G}near/weighted": 2.0}, {f"{G}near/weighted": 0.5}),
+    ("commitment-dominates", {f"{BOOK}error": 1e-3}, {f"{BOOK}error": 4e-3}),
+    ("entropy-dominates", {f"{G}spread/weighted": -30.0}, {f"{G}spread/weighted": -9.0}),
+    ("posterior-collapse", {"train/posterior/active": 0.0}, {"train/posterior/active": 0.25}),
+    ("kl-explosion", {"train/posterior/kl": 20.0}, {"train/posterior/kl": 15.0}),
+    (
+        "discriminator-wins",
+        {f"{D}total": late(1.0, 0.1), f"{D}critic/accuracy_real": 1.0, f"{D}critic/accuracy_fake": 1.0},
+        {f"{D}total": late(1.0, 0.4), f"{D}critic/accuracy_real": 1.0, f"{D}critic/accuracy_fake": 1.0},
+    ),
+    ("discriminator-dead", {f"{D}critic/slope_max": 0.0}, {f"{D}critic/slope_max": 1e-3}),
+    (
+        "discriminator-dead",
+        {f"{D}update_ratio": 1e-7, f"{D}learning_rate": 1e-9},
+        {f"{D}update_ratio": late(1e-3, 1e-7), f"{D}learning_rate": late(1e-4, 1e-6)},  # the end of a schedule
+    ),
+    ("critic-starved", {f"{D}clipped": 0.7}, {f"{D}clipped": 0.3}),
+    ("mode-collapse", {**GAN, f"{D}critic/diversity": 0.02}, {**GAN, f"{D}critic/diversity": 0.08}),
+    ("mode-collapse", {**GAN, f"{D}critic/diversity": 0.02}, {f"{D}critic/diversity": 0.02}),  # a blurred autoencoder
+    (
+        "adversary-shock",
+        {f"{G}gradient_norm/adversarial": late(0.0, 1.0), f"{G}fit": late(0.4, 1.0)},
+        {f"{G}gradient_norm/adversarial": late(0.0, 1.0), f"{G}fit": late(0.4, 0.5)},
+    ),
+    (
+        "adaptive-clamped",
+        {f"{G}adversarial/clamped": 1.0},
+        {f"{G}adversarial/clamped": lambda step: float(step % 20 > 0)},
+    ),
+    ("batch-norm-under-slope", {f"{D}batch_norm_under_slope": 2.0}, {}),
+    ("data-limited", {"data_wait": 0.7}, {"data_wait": 0.4}),
+    ("memory-grows", {"memory": lambda step: 500.0 + 2 * step}, {"memory": lambda step: 500.0 + 0.3 * step}),
+    ("memory-grows", {"memory": lambda step: 500.0 + 2 * step}, {"memory": lambda step: 500.0 + 200 * (step > 100)}),
+]
+
+
+def found(changes: Changes) -> list[Finding]:
+    return replay(log_of(changes), RECIPE).findings
+
+
+@pytest.mark.parametrize(("rule", "sick", "near"), CASES, ids=[f"{n}-{case[0]}" for n, case in enumerate(CASES)])
+def test_rule_speaks_beyond_its_threshold_and_not_before(rule: str, sick: Changes, near: Changes) -> None:
+    said = [finding for finding in found(sick) if finding.id == rule]
+    assert len(said) == 1  # once, with what it saw
+    assert said[0].evidence
+    assert said[0].over is None
+    assert rule not in {finding.id for finding in found(near)}
+
+
+def test_every_rule_has_its_case_and_its_words() -> None:
+    assert {case[0] for case in CASES} == {rule.id for rule in RULES}
+    assert len({rule.id for rule in all_rules()}) == len(RULES) + 1
+    for rule in all_rules():
+        assert rule.title
+        assert len(rule.threshold) > 20
+        assert len(rule.cause) > 20
+        assert len(rule.change) > 20
+
+
+@pytest.mark.parametrize("every", [1, 5, 10, 50])
+def test_healthy_log_says_nothing_however_often_it_is_written(every: int) -> None:
+    assert replay(log_of(steps=400, every=every), RECIPE).findings == []
+
+
+def test_a_log_without_images_codes_or_critic_is_a_log() -> None:
+    flat = [{"step": 10 * n, f"{G}fit": 3.0, f"{G}fit_max": 3.1} for n in range(30)]
+    assert [finding.id for finding in replay(flat).findings] == ["plateau"]
+    falling = [{"step": 10 * n, f"{G}fit": 3.0 * 0.95**n, f"{G}fit_max": 3.1 * 0.95**n} for n in range(30)]
+    assert replay(falling).findings == []

@@ -1,0 +1,77 @@
+"""Reads the zoo and runs its animals."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+import smalti
+from smalti.assembly.recipe import shipped as shipped_names
+from smalti.diagnosis import Finding
+from smalti.registry import UserError
+from smalti.report import findings_of, read_run
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Animal:
+    """A recipe of the zoo.
+
+    Args:
+        name: of it.
+        base: stem of the healthy recipe in ``bases``.
+        overrides: what is set on it.
+        expect: the rule that must name it; None of a healthy one.
+    """
+
+    name: str
+    base: str
+    overrides: tuple[str, ...]
+    expect: str | None
+
+    @property
+    def recipe(self) -> str | Path:
+        """What it is a variant of: a file of ``bases``, or a shipped recipe."""
+        own = HERE / "bases" / f"{self.base}.yaml"
+        return own if own.is_file() else self.base
+
+    def run(self, folder: Path, *, seed: int = 0, overrides: tuple[str, ...] = ()) -> tuple[Finding, ...]:
+        """Trains it in ``folder``, quietly; what the doctor said."""
+        given = (*self.overrides, f"engine.seed={seed}", *overrides)
+        try:
+            result = smalti.train(self.recipe, given, out=folder, quiet=True)
+        except UserError:  # a run that diverges ends with a message; what was said stands in its folder
+            if not (folder / "metrics.jsonl").is_file():
+                raise
+            return tuple(findings_of(read_run(folder)))
+        return tuple(result.findings)
+
+
+def sick() -> Iterator[Animal]:
+    """The sick ones."""
+    yield from _read("sick.yaml")
+
+
+def healthy() -> Iterator[Animal]:
+    """The healthy ones."""
+    yield from _read("healthy.yaml")
+
+
+def shipped() -> Iterator[Animal]:
+    """The tiny forms of the shipped recipes, healthy all of them."""
+    quick = ("engine.sample_every=0", "engine.checkpoint_every=0", "engine.log_every=10")
+    for name in shipped_names():
+        yield Animal(name=f"tiny-{name}", base=f"tiny-{name}", overrides=quick, expect=None)
+
+
+def _read(file: str) -> Iterator[Animal]:
+    animals: Mapping[str, Mapping[str, object]] = yaml.safe_load((HERE / file).read_text())
+    for name, row in animals.items():
+        given = row.get("set", [])
+        overrides = (given,) if isinstance(given, str) else tuple(given)  # type: ignore[arg-type]
+        expect = row.get("expect")
+        yield Animal(
+            name=name, base=str(row["base"]), overrides=overrides, expect=None if expect is None else str(expect)
+        )
