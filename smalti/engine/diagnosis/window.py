@@ -28,8 +28,8 @@ def fit_of(turn: Turn, terms: Sequence[str]) -> Tensor | None:
     It stays on the device.
     """
     seen = [report.terms[name].weighted for report in turn.reports for name in terms]
-    values = [value.detach().reshape(()).double() for value in seen if value is not None]
-    return torch.stack(values).sum() / len(turn.reports) if values else None
+    values = [value.detach() for value in seen if value is not None]
+    return torch.stack(values).double().sum() / len(turn.reports) if values else None
 
 
 class Window:
