@@ -22,7 +22,7 @@ FLOORS = {
     3: ("losses", "discriminators", "models"),
     2: ("bottlenecks", "extractors", "data"),
     1: ("quantizers", "tokens", "diagnosis"),
-    0: ("nn", "outputs", "registry", "config", "writing", "explain"),
+    0: ("nn", "outputs", "registry", "config", "writing", "explain", "pages"),
     -1: ("recipes",),  # data only
 }
 OPEN_FLOOR = 0  # the ground floor is one open room: its parts may import each other, in no cycle

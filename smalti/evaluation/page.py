@@ -1,6 +1,5 @@
 """A comparison as one HTML page that needs nothing else: a table that sorts, rate against distortion, worst images."""
 
-import base64
 import html
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -10,6 +9,7 @@ from typing import Any
 from smalti.evaluation._plot import plot
 from smalti.evaluation.comparison import Comparison, cells, footnotes
 from smalti.evaluation.pictures import found_in
+from smalti.pages import data_uri, scripts, style
 
 RATE, DISTORTION = "bits_per_pixel", "psnr"
 WORST = 8
@@ -27,6 +27,8 @@ def page(
     """
     template = (resources.files("smalti.evaluation") / "comparison.html").read_text(encoding="utf-8")
     parts = {
+        "STYLE": style(),
+        "SCRIPT": scripts(),
         "TABLE": _table(comparison, words),
         "NOTES": "".join(f"<p>{html.escape(line)}</p>" for line in footnotes(comparison)),
         "PLOT": _plot(comparison),
@@ -100,12 +102,10 @@ def _decibels(row: Mapping[str, Any]) -> str:
 def _slider(row: Mapping[str, Any], original: Path, made: Path) -> str:
     """Two pictures on top of each other, a slider that uncovers the lower one."""
     name = _called(row)
-    below, above = (
-        f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" for path in (original, made)
-    )
+    below, above = (data_uri(path.read_bytes(), path.suffix) for path in (original, made))
     return (
         f'<figure><div class=pair><img src="{below}" alt="{name}, original"><img src="{above}" alt="{name}, made">'
-        f'</div><input type=range min=0 max=100 value=50 aria-label="{name}: made on the left, original on the right">'
+        f'</div><input class=cut type=range min=0 max=100 value=50 aria-label="{name}: made on the left, original on the right">'
         f"<div class=sides><span>made</span><span>original</span></div><figcaption>{name}: {_decibels(row)}"
         "</figcaption></figure>"
     )
