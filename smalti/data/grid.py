@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from smalti.writing import whole
+
+LAYOUT = "smalti:grid"
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -83,8 +86,14 @@ def grid(images: Sequence[Tensor] | Tensor, columns: int, gap: int = 4) -> Image
 
 
 def save_grid(path: str | Path, images: Sequence[Tensor] | Tensor, columns: int, gap: int = 4) -> None:
-    """Writes ``grid(images, columns, gap)`` to ``path``; folders are made; the format follows the suffix."""
+    """Writes ``grid(images, columns, gap)`` to ``path``; folders are made; the format follows the suffix.
+
+    A PNG says in its text ``LAYOUT`` how it is divided: numbers of images, columns and pixels of the gap.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    text = PngInfo()
+    text.add_text(LAYOUT, f"{len(images)} {min(columns, len(images))} {gap}")
+    options = {"pnginfo": text} if path.suffix == ".png" else {}
     with whole(path) as unfinished:
-        grid(images, columns, gap).save(unfinished)
+        grid(images, columns, gap).save(unfinished, **options)

@@ -17,6 +17,7 @@ from smalti.engine.diagnostics import accumulation_warnings
 from smalti.engine.dry_run import DryRun, account
 from smalti.engine.duties import VALIDATION, Duties
 from smalti.engine.ema import EMA
+from smalti.engine.environment import note, surroundings
 from smalti.engine.feed import Feed, LoaderFactory
 from smalti.engine.health import Guard
 from smalti.engine.keeper import OPTIMIZERS, TRAIN, Keeper
@@ -299,6 +300,7 @@ class Trainer:
             self.journal.watcher.say(told)
         step = self.keeper.restore_latest()
         changed = self.runtime.on_main(lambda: self._settle_data(allow_changed_data))
+        self.runtime.on_main(lambda: note(self.folder.path, step or 0, surroundings(self.runtime, self.settings)))
         if step is not None and step == self.settings.max_steps and self.state.measured_at != step:
             owed = self.duties.owed(step)  # of a step that was not the last one when it was saved
             self.state.due = owed if VALIDATION in owed else self.state.due

@@ -246,6 +246,7 @@ def test_run_folder_holds_what_it_promises(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert sorted(entry.name for entry in folder.iterdir()) == [
         "checkpoints",
+        "environment.json",
         "evaluation.json",
         "metrics.jsonl",
         "model",
