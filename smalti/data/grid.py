@@ -85,15 +85,18 @@ def grid(images: Sequence[Tensor] | Tensor, columns: int, gap: int = 4) -> Image
     return sheet
 
 
-def save_grid(path: str | Path, images: Sequence[Tensor] | Tensor, columns: int, gap: int = 4) -> None:
+def save_grid(
+    path: str | Path, images: Sequence[Tensor] | Tensor, columns: int, gap: int = 4, pairs: bool = False
+) -> None:
     """Writes ``grid(images, columns, gap)`` to ``path``; folders are made; the format follows the suffix.
 
-    A PNG says in its text ``LAYOUT`` how it is divided: numbers of images, columns and pixels of the gap.
+    A PNG says in its text ``LAYOUT`` how it is divided: numbers of images, columns and pixels of the gap; and with
+    ``pairs`` that of two images beside each other the second was made of the first.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = PngInfo()
-    text.add_text(LAYOUT, f"{len(images)} {min(columns, len(images))} {gap}")
+    text.add_text(LAYOUT, f"{len(images)} {min(columns, len(images))} {gap}{' pairs' if pairs else ''}")
     options = {"pnginfo": text} if path.suffix == ".png" else {}
     with whole(path) as unfinished:
         grid(images, columns, gap).save(unfinished, **options)

@@ -59,7 +59,7 @@ def write_samples(path: Path, given: Tensor | None, made: Tensor) -> None:
         save_grid(path, enlarged(made), columns=math.ceil(len(made) ** 0.5), gap=MARGIN)
         return
     pairs = [image for pair in zip(given, made, strict=True) for image in pair]
-    save_grid(path, pairs, columns=4, gap=MARGIN)
+    save_grid(path, pairs, columns=4, gap=MARGIN, pairs=True)
 
 
 def enlarged(images: Tensor) -> Tensor:

@@ -102,10 +102,11 @@ def _decibels(row: Mapping[str, Any]) -> str:
 def _slider(row: Mapping[str, Any], original: Path, made: Path) -> str:
     """Two pictures on top of each other, a slider that uncovers the lower one."""
     name = _called(row)
-    below, above = (data_uri(path.read_bytes(), path.suffix) for path in (original, made))
+    below, above = (data_uri(path.read_bytes(), path.suffix) for path in (made, original))
     return (
-        f'<figure><div class=pair><img src="{below}" alt="{name}, original"><img src="{above}" alt="{name}, made">'
-        f'</div><input class=cut type=range min=0 max=100 value=50 aria-label="{name}: made on the left, original on the right">'
-        f"<div class=sides><span>made</span><span>original</span></div><figcaption>{name}: {_decibels(row)}"
+        f'<figure><div class=pair><img src="{below}" alt="{name}, made"><img src="{above}" alt="{name}, original">'
+        "</div><input class=cut type=range min=0 max=100 value=50 "
+        f'aria-label="{name}: original on the left, made on the right">'
+        f"<div class=sides><span>original</span><span>made</span></div><figcaption>{name}: {_decibels(row)}"
         "</figcaption></figure>"
     )

@@ -11,23 +11,23 @@ from smalti.report.page import write_page
 from smalti.report.run import Run, read_evaluation, read_run
 from smalti.report.words import describe, heading, rows
 
-__all__ = ["Run", "describe", "findings_of", "heading", "read_evaluation", "read_run", "report", "rows"]
+__all__ = ["Run", "describe", "findings_of", "heading", "read_evaluation", "read_run", "report", "rows", "write_page"]
 
 
 def report(run_dir: str | Path) -> list[Path]:
-    """Draws the curves of a run and writes a page with its recipe, measurements and pictures.
+    """Draws the curves of a run and writes a page with its result, pictures, curves, environment and recipe.
 
     Args:
         run_dir: a run folder, of a run that has ended or that still goes on.
 
     Returns:
-        ``report/curves.png`` and ``report/index.html`` in the run folder.
+        ``report/curves.png`` and ``report/index.html`` in the run folder. The page needs nothing beside it.
 
     Raises:
-        UserError: if it is no run folder, or matplotlib or jinja2 is not installed.
+        UserError: if it is no run folder, or matplotlib, jinja2 or plotly is not installed.
     """
     run = read_run(run_dir)
     folder = run.folder / "report"
     folder.mkdir(exist_ok=True)
     curves = draw_curves(run, folder / "curves.png")
-    return [curves, write_page(run, curves, folder / "index.html")]
+    return [curves, write_page([run], folder / "index.html")]

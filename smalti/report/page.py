@@ -1,54 +1,94 @@
-"""One page that shows a run: measurements, pictures, curves, recipe. It opens from the disk, without a server."""
+"""One page that shows a run, or several over each other. Everything is in it: it opens from the disk, and may be sent."""
 
-import os
+import base64
+import gzip
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from smalti.pages import embedded, scripts, style
 from smalti.registry import UserError
+from smalti.report import facts
+from smalti.report.charts import charts
 from smalti.report.health import findings_of
+from smalti.report.pictures import viewer
 from smalti.report.run import Run
-from smalti.report.words import rows, terms
+from smalti.report.words import terms
 from smalti.writing import write_whole
 
-_STRIP = 5  # pictures of the course of training besides the last one
+def write_page(runs: Sequence[Run], path: Path) -> Path:
+    """Writes ``path``, an HTML page that needs nothing beside it.
 
-
-def write_page(run: Run, curves: Path, path: Path) -> Path:
-    """Writes ``path``, an HTML page whose pictures are named relative to it.
+    Args:
+        runs: one, shown with all that is known of it; or several, laid over each other.
+        path: of the page.
 
     Raises:
-        UserError: if jinja2 is not installed.
+        UserError: if jinja2 or plotly is not installed.
     """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise UserError("the report needs jinja2: pip install 'smalti[report]'") from error
-    environment = Environment(loader=PackageLoader("smalti.report", "."), autoescape=True, undefined=StrictUndefined)
-    last = run.records[-1] if run.records else {}
+    environment = Environment(
+        loader=PackageLoader("smalti.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    names = facts.names_of(runs)
     text = environment.get_template("page.html").render(
-        name=run.folder.resolve().name,
-        step=last.get("step", 0),
-        images=last.get("images", 0),
-        findings=findings_of(run),
-        rows=rows(run.evaluation),
-        terms=terms(run.evaluation),
-        curves=_relative(curves, path),
-        samples=[(sample.stem, _relative(sample, path)) for sample in course(run.samples)],
-        recipe=run.recipe,
+        style=style() + _text("page.css"),
+        script=scripts(),
+        charts_script=_text("charts.js"),
+        viewer_script=_text("viewer.js"),
+        plotly=plotly_library(),
+        charts=embedded(charts(runs, names)),
+        runs=[_run(run, name) for run, name in zip(runs, names, strict=True)],
+        results=facts.results(runs),
+        differences=facts.differences(runs),
     )
     write_whole(path, text)
     return path
 
 
-def course(samples: tuple[Path, ...]) -> list[Path]:
-    """At most six pictures, evenly over the run, the last one first.
+@cache
+def plotly_library() -> str:
+    """The drawing library, gzip in base64; a page unpacks it.
 
-    >>> [path.stem for path in course(tuple(Path(f"{step}.png") for step in range(11)))]
-    ['10', '0', '2', '4', '6', '8']
+    Raises:
+        UserError: if plotly is not installed.
     """
-    if len(samples) <= _STRIP + 1:
-        return [*samples[-1:], *samples[:-1]]
-    return [samples[-1], *(samples[round(i * (len(samples) - 1) / _STRIP)] for i in range(_STRIP))]
+    if find_spec("plotly") is None:
+        raise UserError("the report needs plotly: pip install 'smalti[report]'")
+    source = (resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+    return base64.b64encode(gzip.compress(source, 9, mtime=0)).decode()
 
 
-def _relative(target: Path, page: Path) -> str:
-    return Path(os.path.relpath(target, page.parent)).as_posix()
+def _run(run: Run, name: str) -> Mapping[str, Any]:
+    """What the template shows of a run."""
+    findings = findings_of(run)
+    ended, state = facts.status(run)
+    album = viewer(run, facts.makes_pairs(run))
+    return {
+        "name": name,
+        "ended": ended,
+        "status": state,
+        "facts": facts.facts(run),
+        "measured": facts.measured(run),
+        "at": run.evaluation.get("step"),
+        "held_out": facts.held_out(run),
+        "terms": terms(run.evaluation),
+        "findings": findings,
+        "diagnosed": (run.folder / "diagnosis.jsonl").is_file(),
+        "warnings": facts.warnings(run, [finding.id for finding in findings]),
+        "damaged": len(run.damaged),
+        "album": album,
+        "album_data": embedded({name: album[name] for name in ("steps", "images")}),
+        "environments": facts.environments(run),
+        "recipe": run.recipe,
+    }
+
+
+def _text(name: str) -> str:
+    return (resources.files("smalti.report") / name).read_text(encoding="utf-8")

@@ -1,12 +1,14 @@
 """The run folder, as the report reads it: the only thing that report and engine share."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from smalti.config import read_json, read_text
 from smalti.registry import UserError
+from smalti.writing import printable
 
 _EXPECTED = "expected what `smalti train --out` wrote"
 
@@ -21,6 +23,8 @@ class Run:
         records: the lines of ``metrics.jsonl``, in the order of their steps.
         evaluation: ``evaluation.json``; empty before the run has ended.
         samples: pictures in the order of their names.
+        environment: where it computed, from which step on; empty for runs that did not write it down.
+        damaged: numbers of the lines of ``metrics.jsonl`` that could not be read.
     """
 
     folder: Path
@@ -28,10 +32,33 @@ class Run:
     records: tuple[Mapping[str, Any], ...]
     evaluation: Mapping[str, Any]
     samples: tuple[Path, ...]
+    environment: tuple[Mapping[str, Any], ...] = ()
+    damaged: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Of the folder, as text that can be shown."""
+        return printable(self.folder.resolve().name)
+
+    @property
+    def step(self) -> int:
+        """Generator updates so far."""
+        return int(self.last("step"))
+
+    @property
+    def images(self) -> int:
+        """Images seen so far."""
+        return int(self.last("images"))
+
+    def last(self, key: str) -> float:
+        """The newest value of a logged number; 0 if there is none."""
+        values = (record[key] for record in reversed(self.records) if is_number(record.get(key)))
+        return float(next(values, 0.0))
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one logged quantity, without the lines that lack it."""
-        pairs = [(record["step"], record[key]) for record in self.records if is_number(record.get(key))]
+        """Steps and values of one logged quantity, without the lines that lack it or where it is not finite."""
+        found = ((record["step"], record.get(key)) for record in self.records)
+        pairs = [(step, value) for step, value in found if is_number(value) and math.isfinite(value)]
         return [int(step) for step, _ in pairs], [float(value) for _, value in pairs]
 
     def keys(self, prefix: str = "", suffix: str = "") -> list[str]:
@@ -50,10 +77,11 @@ def is_number(value: Any) -> bool:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Reads a run folder.
+    """Reads a run folder. Lines of its log that are damaged are left out, and told in ``damaged``.
 
     Raises:
-        UserError: if it is no run folder, or a file in it is damaged, with file and line.
+        UserError: if it is no run folder, no line of its log can be read, or another file in it is damaged, with file
+            and line.
     """
     folder = Path(folder)
     metrics = folder / "metrics.jsonl"
@@ -63,12 +91,15 @@ def read_run(folder: str | Path) -> Run:
         expected = f"the report is of a whole run: smalti report {whole[0]}" if whole else _EXPECTED
         raise UserError(f"{folder} is not a run folder: {what} ({expected})")
     recipe, evaluation = folder / "recipe.yaml", folder / "evaluation.json"
+    records, damaged = _records(metrics)
     return Run(
         folder=folder,
         recipe=read_text(recipe) if recipe.is_file() else "",
-        records=tuple(_records(metrics)),
+        records=tuple(records),
         evaluation=read_evaluation(evaluation) if evaluation.is_file() else {},
         samples=tuple(sorted((folder / "samples").glob("*.png"))),
+        environment=_environment(folder / "environment.json"),
+        damaged=tuple(damaged),
     )
 
 
@@ -77,18 +108,41 @@ def _runs_of(checkpoint: Path) -> list[Path]:
     return [Path(str(checkpoint).rpartition("@")[0]), checkpoint.parent.parent]
 
 
-def _records(path: Path) -> Iterator[Mapping[str, Any]]:
-    lines = read_text(path).splitlines(keepends=True)
+def _records(path: Path) -> tuple[list[Mapping[str, Any]], list[int]]:
+    """The lines that can be read, and the numbers of the others; the last one may have been cut short by a crash."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    records: list[Mapping[str, Any]] = []
+    damaged: list[int] = []
     for number, line in enumerate(lines, start=1):
         try:
-            record = read_json(line, f"{path}:{number}")
-        except UserError:
-            if number == len(lines) and not line.endswith("\n"):
-                return  # the run was killed in the middle of its last line
-            raise
-        if not isinstance(record, dict) or not is_number(record.get("step")):
-            raise UserError(f"{path}:{number}: expected an object with a 'step'")
-        yield record
+            records.append(_record(line.decode("utf-8"), f"{path}:{number}"))
+        except (UserError, UnicodeDecodeError):
+            if number < len(lines) or line.endswith(b"\n"):
+                damaged.append(number)
+    if damaged and not records:
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
+            _record(line, f"{path}:{number}")
+    return records, damaged
+
+
+def _record(line: str, place: str) -> Mapping[str, Any]:
+    record = read_json(line, place)
+    if not isinstance(record, dict) or not is_number(record.get("step")) or not math.isfinite(record["step"]):
+        raise UserError(f"{place}: expected an object with a 'step'")
+    return record
+
+
+def _environment(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """Entries with a step; one that is damaged is worth no refusal."""
+    try:
+        found = read_json(read_text(path), str(path)) if path.is_file() else []
+    except UserError:
+        return ()
+    entries = found if isinstance(found, list) else []
+    return tuple(entry for entry in entries if isinstance(entry, dict) and is_number(entry.get("step")))
 
 
 def read_evaluation(path: Path) -> Mapping[str, Any]:

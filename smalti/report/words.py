@@ -96,7 +96,7 @@ def describe(key: str, value: Any) -> tuple[str, str]:
     (('PSNR', '31.23 dB'), ('codebook usage', '51.2 %'), ('held-out images', 'chelsea'))
     """
     parts = [part for part in key.split("/") if part not in _GROUPS]
-    known = next(((i, found) for i, part in enumerate(parts) if (found := _quantity(part))), None)
+    known = next(((i, found) for i, part in enumerate(parts) if (found := quantity(part))), None)
     if known is None or isinstance(value, (str, bool)) or not isinstance(value, (int, float)):
         return _NAMES.get(key, key.replace("_", " ")), _text(value)
     index, (name, unit, digits) = known
@@ -111,17 +111,21 @@ def heading(key: str) -> str:
     >>> heading("psnr"), heading("codebook_usage"), heading("fid"), heading("mine")
     ('PSNR, dB', 'codebook usage', 'FID', 'mine')
     """
-    known = _quantity(key.partition("/")[0])
+    known = quantity(key.partition("/")[0])
     unit = known[1] if known else ""
     return describe(key, 0.0)[0] + (f", {unit}" if unit in {"dB", "nat"} else "")
 
 
-def _quantity(part: str) -> tuple[str, str, int] | None:
-    """Name, unit and digits of a plain name; ends of intervals as their number."""
+def quantity(part: str) -> tuple[str, str, int] | None:
+    """Name, unit and digits of a plain name; ends of intervals as their number; None if it is not known.
+
+    >>> quantity("psnr"), quantity("mine")
+    (('PSNR', 'dB', 2), None)
+    """
     if part in _QUANTITIES:
         return _QUANTITIES[part]
     for end, words in _ENDS:
-        of = _quantity(part.removesuffix(end)) if part.endswith(end) else None
+        of = quantity(part.removesuffix(end)) if part.endswith(end) else None
         if of is not None:
             return of[0] + words, *of[1:]
     for pattern, name, unit, digits in _PATTERNS:
