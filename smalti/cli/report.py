@@ -1,21 +1,47 @@
-"""``smalti report``: curves and a page of a run."""
+"""``smalti report``: curves and a page of a run, or one page of several."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from smalti.registry import UserError
+
 
 def report(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder: what `smalti train --out` wrote.", show_default=False)
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders: what `smalti train --out` wrote.", show_default=False),
     ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The page (.html); without it report/ in the run folder, with the curves as a picture, too."),
+    ] = None,
 ) -> None:
-    """Draw the curves of a run, write its page.
+    """Write the page of a run: result, pictures, curves, recipe. Of several runs: one page that lays them over each other.
+
+    The page is one file that needs nothing else and asks nobody: it can be sent as it is. A run may still go on.
 
     Example: smalti report runs/quickstart
+
+    Example: smalti report runs/a runs/b runs/c --out page.html
     """
+    from smalti.report import read_run, write_page
     from smalti.report import report as write_report
 
-    for path in write_report(run):
-        typer.echo(path)
+    if out is None and len(runs) > 1:
+        raise UserError(f"{len(runs)} runs: --out says where their page goes, such as --out page.html")
+    if out is None:
+        for path in write_report(runs[0]):
+            typer.echo(path)
+        return
+    if out.suffix not in {".html", ".htm"}:
+        raise UserError(f"--out {out}: expected a name that ends in .html")
+    if out.is_dir():
+        raise UserError(f"--out {out}: a folder; expected the name of a file")
+    if len({run.resolve() for run in runs}) < len(runs):
+        twice = next(run for index, run in enumerate(runs) if run.resolve() in {r.resolve() for r in runs[:index]})
+        raise UserError(f"{twice} is named twice")
+    found = [read_run(run) for run in runs]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    typer.echo(write_page(found, out))

@@ -5,7 +5,7 @@
   const dark = ["#7fb0ff", "#ff9f6b", "#5fd0a0", "#f08abb", "#b99cff", "#e3bd4e", "#5cc8de", "#ff8585"];
   const words = {step: "updates", images: "images", seconds: "seconds"};
   const state = {axis: "step", smooth: 0, hidden: new Set(), dark: false, range: null};
-  const drawn = [];
+  const drawn = [], probe = document.body.appendChild(Object.assign(document.createElement("i"), {hidden: true}));
   const colour = number => (state.dark ? dark : light)[number % light.length];
   const isDark = () => (root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   const narrow = matchMedia("(pointer: coarse)");
@@ -46,49 +46,57 @@
     });
   }
 
-  const visible = (panel, line) => !panel.off.has(line.name) && !state.hidden.has(line.run);
+  const visible = (panel, line) => !panel.off.has(line.of) && !state.hidden.has(line.run);
   const across = line => line.x || line.at.map(index => (data.runs[line.run].x[state.axis] || [])[index]);
 
   function traces(panel) {
-    const found = [];
+    const found = [], mixed = panel.lines.some(line => !line.dashed);
     panel.lines.forEach(line => {
       const common = {
         type: "scatter", x: across(line), visible: visible(panel, line), name: line.name,
         mode: line.y.length < 2 ? "markers" : line.y.length < 25 ? "lines+markers" : "lines",
         marker: {size: 5, color: colour(line.colour)},
       };
-      const style = {color: colour(line.colour), width: 2, dash: line.dashed ? "dot" : "solid"};
+      const style = {color: colour(line.colour), width: 2, dash: line.dashed && mixed ? "dot" : "solid"};
       if (state.smooth && !panel.x) {
         found.push({...common, mode: "lines", y: line.y, line: {...style, width: 1}, opacity: .25, hoverinfo: "skip"});
       }
-      found.push({...common, y: panel.x ? line.y : smoothed(line.y), line: style, hovertemplate: "%{y:.5~g}"});
+      found.push({...common, y: panel.x ? line.y : smoothed(line.y), line: style, hovertemplate: "%{y:,.5~g}"});
     });
     return found;
   }
 
   function layout(panel) {
-    const css = getComputedStyle(root), of = name => css.getPropertyValue(name).trim();
-    const pick = name => { const probe = document.createElement("i"); probe.style.color = `var(${name})`; document.body.append(probe); const found = getComputedStyle(probe).color; probe.remove(); return found; };
-    void of;
+    const pick = name => {  // as numbers: the library knows no light-dark()
+      probe.style.color = `var(${name})`;
+      return getComputedStyle(probe).color;
+    };
     const ink = pick("--ink"), soft = pick("--soft"), rule = pick("--line"), card = pick("--card");
-    const axis = {gridcolor: rule, linecolor: rule, zerolinecolor: rule, tickfont: {color: soft, size: 11}, automargin: true, fixedrange: narrow.matches};
+    const axis = {gridcolor: rule, linecolor: rule, zerolinecolor: rule, tickfont: {color: soft, size: 11}, fixedrange: narrow.matches};
     const starts = panel.section === "terms" || panel.section === "adversary" ? marks() : [];
     return {
-      margin: {l: 48, r: 12, t: 8, b: 40}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
+      margin: {l: 54, r: 12, t: starts.length ? 18 : 8, b: 40}, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
       font: {family: "system-ui, sans-serif", color: ink, size: 12}, hovermode: "x unified", dragmode: narrow.matches ? false : "zoom",
       hoverlabel: {bgcolor: card, bordercolor: rule, font: {color: ink, size: 12}},
       xaxis: {...axis, title: {text: panel.x || words[state.axis], font: {size: 11, color: soft}, standoff: 6}, type: panel.x ? "log" : "linear",
-        ...(panel.x ? {} : {hoverformat: ",.6~g", rangemode: "tozero"}), ...(state.range && !panel.x ? {range: state.range, autorange: false} : {autorange: true}), showspikes: false},
-      yaxis: {...axis, type: panel.scale, exponentformat: "power", hoverformat: ".5~g", ...(panel.scale === "log" ? {dtick: logTick(panel)} : {}), autorange: true},
+        ...(panel.x ? {} : {hoverformat: ",.6~g"}), ...(panel.x ? {autorange: true} : {range: state.range || whole(), autorange: false}), showspikes: false},
+      yaxis: {...axis, type: panel.scale, hoverformat: ",.5~g", ...(panel.scale === "log" ? {dtick: logTick(panel), exponentformat: "power"} : {tickformat: ",.6~g"}), autorange: true},
       shapes: starts.map(start => ({type: "line", x0: start.at, x1: start.at, yref: "paper", y0: 0, y1: 1, line: {color: soft, width: 1, dash: "dot"}})),
-      annotations: starts.map(start => ({x: start.at, yref: "paper", y: 1, yanchor: "top", xanchor: "left", text: `${start.name} starts`, showarrow: false, font: {size: 10, color: soft}})),
+      annotations: starts.map(start => ({x: start.at, yref: "paper", y: 1, yanchor: "bottom", xanchor: "center", text: `${start.name} starts`, showarrow: false, font: {size: 10, color: soft}})),
     };
+  }
+
+  // From the start to the end of the longest run.
+  function whole() {
+    const last = data.runs.flatMap(run => run.x[state.axis] || []).reduce((most, value) => Math.max(most, value || 0), 0);
+    return [0, 1.03 * last || 1];
   }
 
   // Decades alone where there are several, else as the library likes it.
   function logTick(panel) {
     const values = panel.lines.filter(line => visible(panel, line)).flatMap(line => line.y).filter(value => value > 0);
-    return values.length && Math.log10(Math.max(...values) / Math.min(...values)) > 2 ? 1 : undefined;
+const decades = values.length ? Math.log10(Math.max(...values) / Math.min(...values)) : 0;
+    return decades > 2 ? 1 : decades > .7 ? "D2" : undefined;
   }
 
   function marks() {
@@ -101,8 +109,8 @@
   const draw = panel => Plotly.react(panel.plot, traces(panel), layout(panel), config);
   const all = () => drawn.forEach(draw);
 
-  function chip(label, number, dashed) {
-    const button = Object.assign(document.createElement("button"), {type: "button", className: dashed ? "chip dashed" : "chip", textContent: label});
+  function chip(label, number) {
+    const button = Object.assign(document.createElement("button"), {type: "button", className: "chip", textContent: label});
     button.setAttribute("aria-pressed", true);
     button.dataset.colour = number;
     return button;
@@ -126,25 +134,27 @@
     head.append(title, scale);
     panel.plot = Object.assign(document.createElement("div"), {className: "plot"});
     const chips = Object.assign(document.createElement("div"), {className: "chips"});
-    if (!several && panel.lines.length > 1 || panel.x && panel.lines.length > 1) panel.lines.forEach(line => {
-      const button = chip(line.name, line.colour, line.dashed);
-      const show = names => {
-        panel.off = new Set(names);
+    const names = [...new Set(panel.lines.map(line => line.of))];
+    if ((!several || panel.x) && names.length > 1) names.forEach(name => {
+      const button = chip(name, panel.lines.find(line => line.of === name).colour);
+      const show = off => {
+        panel.off = new Set(off);
         [...chips.children].forEach(other => other.setAttribute("aria-pressed", !panel.off.has(other.textContent)));
         draw(panel);
       };
       button.addEventListener("click", event => {
         if (event.detail > 1) return;
         const off = new Set(panel.off);
-        off.has(line.name) ? off.delete(line.name) : off.add(line.name);
+        off.has(name) ? off.delete(name) : off.add(name);
         show(off);
       });
       button.addEventListener("dblclick", () => {
-        const others = panel.lines.map(other => other.name).filter(name => name !== line.name);
-        show(others.every(name => panel.off.has(name)) && !panel.off.has(line.name) ? [] : others);
+        const others = names.filter(other => other !== name);
+        show(others.every(other => panel.off.has(other)) ? [] : others);
       });
       chips.append(button);
     });
+    if (panel.lines.some(line => line.dashed) && panel.lines.some(line => !line.dashed)) title.lastChild.textContent += ", dotted: held-out";
     card.append(head, chips, panel.plot);
     const place = [...document.querySelectorAll(".panels")].find(part => part.dataset.section.split(" ").includes(panel.section));
     place.append(card);
@@ -153,7 +163,7 @@
     panel.plot.on("plotly_relayout", change => {
       if (panel.x) return;
       const [low, high] = [change["xaxis.range[0]"], change["xaxis.range[1]"]];
-      if (low === undefined || state.range && state.range[0] === low && state.range[1] === high) return;
+      if (low === undefined) return;
       state.range = [low, high];
       drawn.filter(other => other !== panel && !other.x).forEach(other => Plotly.relayout(other.plot, {"xaxis.range": state.range}));
     });
@@ -162,7 +172,7 @@
 
   function reset() {
     state.range = null;
-    drawn.forEach(panel => Plotly.relayout(panel.plot, {"xaxis.autorange": true, "yaxis.autorange": true}));
+    drawn.forEach(panel => Plotly.relayout(panel.plot, {"yaxis.autorange": true, ...(panel.x ? {"xaxis.autorange": true} : {"xaxis.range": whole()})}));
   }
 
   state.dark = isDark();
@@ -180,10 +190,10 @@
     });
     choice.append(button);
   });
-  tools.querySelector(".smooth input").addEventListener("input", event => { state.smooth = Number(event.target.value); all(); });
+  tools.querySelector(".smoothing input").addEventListener("input", event => { state.smooth = Number(event.target.value); all(); });
   tools.querySelector(".reset").addEventListener("click", reset);
   if (several) data.runs.forEach((run, number) => {
-    const button = chip(run.name, number, false);
+    const button = chip(run.name, number);
     button.addEventListener("click", () => {
       state.hidden.has(number) ? state.hidden.delete(number) : state.hidden.add(number);
       button.setAttribute("aria-pressed", !state.hidden.has(number));

@@ -1,14 +1,16 @@
 """Charts as a page draws them: panels with lines of one run or of several, over updates, images or seconds."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from smalti.report.codes import shares
-from smalti.report.panels import HELD_OUT, Panel, late_starts, panels
+from smalti.report.panels import HELD_OUT, Panel, Section, late_starts, panels
 from smalti.report.run import Run
 
 MOST = 1000  # points of a line; a longer one keeps the extremes of its parts
 AXES = ("images", "seconds")
+SECTIONS = get_args(Section)
 
 
 def charts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
@@ -16,8 +18,8 @@ def charts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
 
     ``runs``: of each its ``name``, the steps ``x.step`` at which it logged anything with ``x.images`` and
     ``x.seconds`` at them, and ``starts`` of late terms. ``panels``: ``title``, ``unit``, ``scale``, ``section`` and
-    ``lines``: ``name``, ``run`` (its number), ``colour`` (a number), ``dashed``, ``at`` (indices into ``x.step``) and
-    ``y``. With several runs a panel shows one quantity of all of them; a line that stands alone has ``x`` of its own.
+    ``lines``: ``name``, ``of`` (what is switched with it), ``run`` (its number), ``colour`` (a number), ``dashed``,
+    ``at`` (indices into ``x.step``) and ``y``. With several runs a panel shows one quantity of all of them; a line that stands alone has ``x`` of its own.
     """
     places = [_places(run) for run in runs]
     drawn = _of_one(runs[0], places[0]) if len(runs) == 1 else _of_several(runs, names, places)
@@ -64,6 +66,7 @@ def _line(name: str, colour: int, steps: Sequence[int], values: Sequence[float],
         "name": name,
         "run": 0,
         "colour": colour,
+        "of": name.removesuffix(HELD_OUT),
         "dashed": name.endswith(HELD_OUT),
         "at": [at[steps[index]] for index in kept],
         "y": [float(f"{values[index]:.6g}") for index in kept],
@@ -103,8 +106,11 @@ def _of_several(
                 shown = found.setdefault((panel.title, plain), head | {"lines": []})
                 end = HELD_OUT if label != plain else ""
                 shown["lines"].append(_line(f"{name}{end}", number, *series, at) | {"run": number})
-    order = {title: index for index, (title, _) in enumerate(found)}
-    return [found[key] for key in sorted(found, key=lambda key: min(order[key[0]], order[key[0]]))]
+    alone = Counter(title for title, _ in found)
+    for (title, _), shown in found.items():
+        if alone[title] == 1:
+            shown["title"] = title
+    return sorted(found.values(), key=lambda shown: SECTIONS.index(shown["section"]))
 
 
 def _frequencies(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str, Any]]:
@@ -117,6 +123,7 @@ def _frequencies(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str
                 {
                     "name": label if len(runs) == 1 else f"{name}: {label}",
                     "run": number,
+                    "of": label,
                     "colour": len(lines) if len(runs) == 1 else number,
                     "dashed": False,
                     "x": [index + 1 for index in kept],

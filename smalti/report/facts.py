@@ -9,6 +9,7 @@ from smalti.report.run import Run, is_number
 from smalti.report.words import flatten, rows
 
 _BESIDE = ("step", "training_images", "seconds", "model_step", "images")  # in an evaluation, but no measurement
+_START = "_start"
 _WORDS = {"smalti": "smalti", "python": "Python", "torch": "PyTorch", "numpy": "NumPy", "pillow": "Pillow"}
 
 
@@ -66,9 +67,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 86_400} d {whole % 86_400 // 3600} h"
 
 
-def measured(run: Run) -> list[tuple[str, str]]:
-    """Names and texts of the measurements."""
-    return rows({name: value for name, value in run.evaluation.items() if name not in _BESIDE})
+def measured(run: Run) -> list[tuple[str, str, str]]:
+    """Names and texts of the measurements, and what each was before training, if that was measured."""
+    values = {name: value for name, value in run.evaluation.items() if name not in _BESIDE}
+    starts = {name: value for name, value in values.items() if name.removesuffix(_START) in values.keys() - {name}}
+    before = dict(rows({name.removesuffix(_START): value for name, value in starts.items()}))
+    now = rows({name: value for name, value in values.items() if name not in starts})
+    return [(name, text, before.get(name, "")) for name, text in now]
 
 
 def held_out(run: Run) -> str:
@@ -114,7 +119,7 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def results(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """The measurements of several runs: a name and a text for each run, "-" where it has none."""
-    tables = [dict(measured(run)) for run in runs]
+    tables = [{name: text for name, text, _ in measured(run)} for run in runs]
     names = dict.fromkeys(name for table in tables for name in table)
     return [(name, [table.get(name, "-") for table in tables]) for name in names]
 

@@ -10,7 +10,8 @@ from smalti.report.words import quantity
 GENERATOR = "train/generator/"
 HELD_OUT = ", held-out"  # behind the label of a line that was measured on images kept apart
 _CODEBOOK = "train/codebook/"
-_OF_CODES = ("codebook_usage", "perplexity", "codebook_report")
+_OF_CODES = ("codebook_usage", "perplexity", "codebook_report", "bits_per_image", "bits_per_image_effective")
+_BITS = {"as stored": "val/bits_per_image", "entropy-coded": "val/bits_per_image_effective"}
 
 Lines = Mapping[str, tuple[list[int], list[float]]]
 Section = Literal["quality", "terms", "adversary", "codebook", "machine"]
@@ -39,7 +40,12 @@ class Panel:
 
 def panels(run: Run) -> list[Panel]:
     """The panels of all that a run logged; one without data is left out."""
-    return [panel for builder in _BUILDERS for panel in builder(run) if panel.lines]
+    found = [panel for builder in _BUILDERS for panel in builder(run) if panel.lines]
+    return [panel for panel in found if panel.section != "quality" or not _is_one_point(panel)] or found
+
+
+def _is_one_point(panel: Panel) -> bool:
+    return all(len(steps) == 1 for steps, _ in panel.lines.values())
 
 
 def late_starts(run: Run) -> dict[str, int]:
@@ -83,6 +89,8 @@ def _terms(run: Run) -> Iterator[Panel]:
         labels = {}
         for place, end in (("train", ""), ("val", HELD_OUT)):
             own = {"total": f"{place}/{phase}/total"} | _between(run, f"{place}/{phase}/", "/weighted")
+            if len(own) == 2:
+                del own["total"]  # of one term
             labels |= {f"{label}{end}": key for label, key in own.items()}
         lines = _sizes(run, labels)
         yield Panel(
@@ -104,7 +112,8 @@ def _quality(run: Run) -> Iterator[Panel]:
                 groups.setdefault((title, unit), {})[f"{rest or name}{end}"] = key
         for (title, unit), labels in groups.items():
             lines = _logged(run, labels, 100.0 if unit == "%" else 1.0)
-            yield Panel(title=title, unit=unit or "value", lines=lines, section="quality", summary=unit == "dB")
+            words = f"{unit or 'value'}, {'held-out images' if place == 'val/' else 'training images'}"
+            yield Panel(title=title, unit=words, lines=lines, section="quality", summary=unit == "dB")
 
 
 def _adversary(run: Run) -> Iterator[Panel]:
@@ -128,6 +137,8 @@ def _codebooks(run: Run) -> Iterator[Panel]:
         labels = _between(run, _CODEBOOK, f"/{name}")
         labels |= {f"{label}{HELD_OUT}": key for label, key in _between(run, f"val/{held}/", "").items()}
         yield Panel(title=title, unit=unit, lines=_logged(run, labels, scale), section="codebook")
+    bits = _logged(run, {f"{label}{HELD_OUT}": key for label, key in _BITS.items()})
+    yield Panel(title="Bits per image", unit="bit", lines=bits, section="codebook", summary=False)
 
 
 def _machine(run: Run) -> Iterator[Panel]:

@@ -10,13 +10,13 @@ document.querySelectorAll(".viewer").forEach(viewer => {
   viewer.append(bar, grid);
 
   if (last.pairs) {
-    const modes = [["Slider", ""], ["Difference \u00D7 4", "whole difference"], ["Original", "whole"], ["Reconstruction", "whole under"]];
+    const modes = [["Slider", ""], ["Difference", "whole difference"], ["Original", "whole"], ["Reconstruction", "whole under"]];
     const choice = made("span", {className: "choice"});
     choice.setAttribute("role", "group");
     choice.setAttribute("aria-label", "What is shown");
     bar.append(choice);
     modes.forEach(([label, kind], number) => {
-      const button = made("button", {type: "button", textContent: label});
+      const button = made("button", {type: "button", textContent: label, title: kind.includes("difference") ? "of the two, four times as bright" : ""});
       button.setAttribute("aria-pressed", number === 0);
       button.addEventListener("click", () => {
         choice.querySelectorAll("button").forEach(other => other.setAttribute("aria-pressed", other === button));
@@ -46,17 +46,6 @@ document.querySelectorAll(".viewer").forEach(viewer => {
     grid.append(figure);
     return figure;
   });
-  const first = figures[0].querySelector("img");
-  first.decode().then(() => {
-    const small = first.naturalWidth < 160;
-    grid.style.setProperty("--cell", last.pairs ? `${Math.min(Math.max(first.naturalWidth, 190), figures.length > 1 ? 300 : 736)}px` : "100%");
-    if (!last.pairs) figures[0].style.maxWidth = `${Math.max(first.naturalWidth, Math.min(2 * first.naturalWidth, 640))}px`;
-    grid.querySelectorAll(".pair").forEach(pair => {
-      pair.dataset.finish = small ? "" : "smooth";
-      pair.classList.toggle("smooth", !small);
-    });
-  });
-
   if (steps.length > 1) {
     const range = made("input", {type: "range", min: 0, max: steps.length - 1, value: steps.length - 1});
     range.setAttribute("aria-label", "Course of training");
@@ -77,6 +66,19 @@ document.querySelectorAll(".viewer").forEach(viewer => {
     range.addEventListener("input", show);
     show();
   }
+
+  const first = figures[0].querySelector("img");
+  const fit = () => {
+    const small = first.naturalWidth < 160;
+    grid.style.setProperty("--cell", figures.length > 1 ? `${Math.min(Math.max(first.naturalWidth, 190), 300)}px` : "100%");
+    if (figures.length === 1 && last.pairs) figures[0].style.maxWidth = `${Math.min(Math.max(2 * first.naturalWidth, 320), 736)}px`;
+    if (!last.pairs) figures[0].style.maxWidth = `${Math.max(first.naturalWidth, Math.min(2 * first.naturalWidth, 640))}px`;
+    grid.querySelectorAll(".pair").forEach(pair => {
+      pair.dataset.finish = small ? "" : "smooth";
+      pair.classList.toggle("smooth", !small);
+    });
+  };
+  first.complete && first.naturalWidth ? fit() : first.addEventListener("load", fit, {once: true});
 });
 
 // The recipe: names in another colour, and a button that copies it.
