@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +15,9 @@ from PIL import Image
 
 from smalti.registry import UserError
 from smalti.report import read_run, report, rows
-from smalti.report.curves import late_starts
-from smalti.report.page import course
+from smalti.report.page import plotly_library
+from smalti.report.panels import late_starts
+from smalti.report.pictures import course
 from tests.report.synthetic import write_run
 
 
@@ -50,16 +52,19 @@ def page_of(run: Path) -> Links:
     return links
 
 
-def test_report_writes_the_curves_and_a_page_whose_pictures_exist(run: Path) -> None:
+def test_report_writes_the_curves_and_a_page_that_needs_nothing_beside_it(run: Path) -> None:
     curves, page = report(run)
     with Image.open(curves) as picture:
         assert picture.width > 1000
         colours = picture.convert("RGB").getcolors(maxcolors=1 << 20)
         assert colours is not None
         assert len(colours) > 50, "an empty picture"
-    links = page_of(run)
-    assert len(links.sources) == 4
-    assert all((page.parent / source).is_file() for source in links.sources)
+    assert page_of(run).sources == []
+    before = page.read_text()
+    curves.unlink()
+    assert 1_000_000 < len(before) < 3_000_000
+    assert "url(" not in before
+    assert not re.search(r"""(src|href)=["']?(?!data:|#)\w""", before.partition('id="plotly"')[0])
 
 
 def test_page_shows_measurements_with_units_and_the_recipe_escaped(run: Path) -> None:
@@ -75,7 +80,8 @@ def test_report_may_be_drawn_again_and_while_the_run_goes_on(run: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2100, "train/gen')  # killed in the middle of a line
     report(run)
-    assert "Not yet" in page_of(run).text
+    assert "Nothing was measured yet" in page_of(run).text
+    assert "not finished" in page_of(run).text
     assert read_run(run).records[-1]["step"] == 2000
 
 
@@ -102,7 +108,7 @@ def test_series_leave_out_lines_without_the_quantity(run: Path) -> None:
     [
         (lambda run: (run / "metrics.jsonl").unlink(), "not a run folder: no metrics.jsonl"),
         (lambda run: (run / "metrics.jsonl").write_text("step\n{}\n"), "metrics.jsonl:1: damaged, it is no JSON"),
-        (lambda run: (run / "metrics.jsonl").write_text('{"step": 1}\n[]\n'), "metrics.jsonl:2: expected an object"),
+        (lambda run: (run / "metrics.jsonl").write_text('[]\n{"step": 1e999}\n'), "metrics.jsonl:1: expected an object"),
         (lambda run: (run / "metrics.jsonl").write_text('{"step": 1}\n'), "nothing to draw"),
         (lambda run: (run / "evaluation.json").write_text("{"), "evaluation.json: damaged, it is no JSON"),
         (lambda run: (run / "evaluation.json").write_text("[]"), "evaluation.json: expected an object"),
@@ -125,7 +131,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         report(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
+@pytest.mark.parametrize("package", ["matplotlib", "jinja2", "plotly"])
 def test_a_missing_package_names_the_extra(run: Path, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
@@ -135,6 +141,8 @@ def test_a_missing_package_names_the_extra(run: Path, package: str, monkeypatch:
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setattr("smalti.report.page.find_spec", lambda name: None if name == package else name)
+    plotly_library.cache_clear()
     with pytest.raises(UserError, match=r"smalti\[report\]"):
         report(run)
 
@@ -159,11 +167,11 @@ def test_rows_flatten_and_name_units() -> None:
     ]
 
 
-def test_course_takes_the_last_picture_first_and_at_most_six() -> None:
+def test_course_takes_at_most_six_with_both_ends() -> None:
     assert course(()) == []
     pictures = tuple(Path(f"{step:03d}.png") for step in range(100))
     chosen = course(pictures)
-    assert chosen[0] == pictures[-1]
+    assert (chosen[0], chosen[-1]) == (pictures[0], pictures[-1])
     assert len(chosen) == len(set(chosen)) == 6
 
 
