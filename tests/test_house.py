@@ -14,7 +14,7 @@ PACKAGE = ROOT / "smalti"
 FLOORS = {
     9: ("__main__",),
     8: ("cli",),
-    7.5: ("smalti", "bench"),  # the front door: load, build, train
+    7.5: ("smalti", "bench", "app"),  # the front door: load, build, train
     7: ("assembly", "tokenizing"),
     6: ("engine", "report"),
     5: ("objectives", "evaluation"),

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from smalti.cli._defence import DEBUG, defended, is_out_of_memory, memory_message, take_any_name, tell
+from smalti.cli.app import app as playground
 from smalti.cli.bench import bench
 from smalti.cli.compare import compare
 from smalti.cli.convert import convert
@@ -101,6 +102,7 @@ app.command("latent-stats")(latent_stats)
 app.command()(sample)
 app.command()(report)
 app.command()(doctor)
+app.command("app")(playground)
 app.add_typer(recipes, name="recipes")
 app.add_typer(protocols, name="protocols")
 app.add_typer(bench, name="bench")

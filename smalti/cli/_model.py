@@ -51,7 +51,7 @@ def open_model(path: str, device: str, trust_code: bool = False, tile: int | Non
     """
     from smalti.models.autoencoder import Autoencoder
 
-    model = _open(path, device, trust_code)
+    model = open_any(path, device, trust_code)
     if not isinstance(model, Autoencoder):
         raise UserError(f"{path}: a {type(model).__name__}, expected an autoencoder; `smalti sample` is for generators")
     if tile is not None:
@@ -139,13 +139,18 @@ def open_sampler(path: str, device: str, trust_code: bool = False) -> "Generator
     from smalti.models._generator import Generator
     from smalti.models._token_model import TokenModel
 
-    model = _open(path, device, trust_code)
+    model = open_any(path, device, trust_code)
     if not isinstance(model, Generator | TokenModel):
         raise UserError(f"{path}: a {type(model).__name__}, expected a generator; see `smalti reconstruct`")
     return model
 
 
-def _open(path: str, device: str, trust_code: bool) -> Any:
+def open_any(path: str, device: str, trust_code: bool = False) -> Any:
+    """Loads a trained model of any kind in evaluation mode.
+
+    Raises:
+        UserError: if it is missing or damaged, or there is no such device.
+    """
     import smalti
 
     return smalti.load(path, map_location=str(device_of(device)), trust_code=trust_code)

@@ -40,7 +40,7 @@ def _written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def opened(open_page: Open, path: Path, *arguments: Any) -> Opened:
     found = open_page(path, *arguments)
-    found.page.wait_for_selector("html[data-drawn=true]")
+    found.page.wait_for_selector("html[data-drawn=true]", timeout=60_000)
     return found
 
 
@@ -168,7 +168,7 @@ def test_colours_follow_the_system_and_the_switch(written: Path, open_page: Open
     light.page.get_by_role("button", name="Switch to dark colours").click()
     assert (light.page.evaluate(paper), light.page.evaluate(ink)) == (dark.page.evaluate(paper), dark.page.evaluate(ink))
     light.page.reload()
-    light.page.wait_for_selector("html[data-drawn=true]")
+    light.page.wait_for_selector("html[data-drawn=true]", timeout=60_000)
     assert light.page.evaluate(paper) == dark.page.evaluate(paper)  # it is remembered
     light.page.get_by_role("button", name="Switch to light colours").click()
     assert (light.page.evaluate(paper), light.page.evaluate(ink)) == colours

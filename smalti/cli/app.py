@@ -1,0 +1,86 @@
+"""``smalti app``: models in a browser on this machine."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from smalti.cli._model import TrustCode
+from smalti.cli._model import open_any as open_model
+from smalti.cli._options import Device, whole_number
+from smalti.registry import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from smalti.app import Maker
+    from smalti.models._generator import Generator
+
+
+def app(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Run folders, saved models or Hub repositories: autoencoders, generators.",
+            show_default=False,
+        ),
+    ],
+    port: Annotated[
+        int | None, whole_number("Port of 127.0.0.1; without it a free one from 7860 on.", least=1, most=65_535)
+    ] = None,
+    longest: Annotated[
+        int, whole_number("Pictures whose longer side has more pixels are made smaller.", least=16, most=4096)
+    ] = 768,
+    show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    device: Device = "auto",
+    trust_code: TrustCode = False,
+) -> None:
+    """Play with models in a browser: reconstruct, edit tokens, sample.
+
+    Several models are shown side by side. It is served to this machine only; nothing is sent anywhere, and what was
+    dropped is deleted at the end. Ctrl-C ends it.
+
+    Example: smalti app runs/quickstart runs/wgan-digits
+    """
+    from smalti.app.server import check_installed, serve
+
+    check_installed()
+    twice = next((model for number, model in enumerate(models) if model in models[:number]), None)
+    if twice is not None:
+        raise UserError(f"{twice} is named twice")
+    opened = {model: playable(model, open_model(model, device, trust_code)) for model in models}
+    serve(opened, port=port, longest=longest, show=show, say=lambda address: typer.echo(f"playground: {address}"))
+
+
+def playable(path: str, model: Any) -> Any:
+    """A model as the playground takes it.
+
+    Raises:
+        UserError: if there is nothing to play with.
+    """
+    from smalti.models._generator import Generator
+    from smalti.models.autoencoder import Autoencoder
+
+    if isinstance(model, Autoencoder):
+        return model
+    if isinstance(model, Generator):
+        return maker_of(model)
+    raise UserError(f"{path}: a {type(model).__name__}, expected an autoencoder or a generator")
+
+
+def maker_of(generator: "Generator") -> "Maker":
+    """A generator of noise, with its sliders."""
+    import torch
+
+    from smalti.app import Maker, Slider
+    from smalti.cli.sample import images_of
+
+    def draw(seed: int, count: int, label: int | None, values: "Mapping[str, float]") -> "Tensor":
+        return torch.cat(list(images_of(generator, seed, count, values["truncation"], label)))
+
+    truncation = Slider(
+        name="truncation", label="Truncation: below 1, variety is given for quality", low=0, high=1, value=1, step=0.05
+    )
+    return Maker(draw=draw, num_classes=generator.num_classes, sliders=[truncation])
