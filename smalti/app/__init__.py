@@ -1,4 +1,4 @@
-"""App: models in a browser on this machine: a picture through a tokenizer, its tokens edited, images made by generators.
+"""App: models in a browser on this machine: pictures through tokenizers, tokens edited, images made by generators.
 
 >>> from smalti.app import Maker, Slider, serve
 """

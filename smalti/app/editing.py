@@ -33,7 +33,8 @@ def planes_of(model: Autoencoder) -> list[str]:
 
 def swapped(edit: Edit, plane: int, first: Place, second: Place) -> Edit:
     """The tokens of two places (row, column) of an index plane exchanged."""
-    _check(edit, first), _check(edit, second)
+    for place in (first, second):
+        _check(edit, place)
     indices = edit.indices.clone()
     indices[0, plane][first], indices[0, plane][second] = edit.indices[0, plane][second], edit.indices[0, plane][first]
     return replace(edit, indices=indices)
@@ -55,7 +56,8 @@ def with_code(edit: Edit, plane: int, place: Place, code: int, size: int) -> Edi
 
 def masked(edit: Edit, name: str, first: Place, second: Place) -> Edit:
     """The mean of a codebook in the rectangle between two places (row, column)."""
-    _check(edit, first), _check(edit, second)
+    for place in (first, second):
+        _check(edit, place)
     mask = edit.means.get(name, torch.zeros(edit.indices.shape[-2:], dtype=torch.bool)).clone()
     rows, columns = sorted((first[0], second[0])), sorted((first[1], second[1]))
     mask[rows[0] : rows[1] + 1, columns[0] : columns[1] + 1] = True

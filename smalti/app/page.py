@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import gradio
-
 from smalti.app.makers import Maker
 from smalti.app.tabs import generate, reconstruct, tokens
 from smalti.models.autoencoder import Autoencoder
 
 CSS = """
-.gradio-container { max-width: 76rem !important; }
+.gradio-container { max-width: 76rem !important; margin: 0 auto !important; }
 .pixels img { image-rendering: pixelated; }
 .told p { font-size: .9rem; opacity: .85; }
 footer { display: none !important; }
@@ -20,6 +18,8 @@ _FONT = ["system-ui", "-apple-system", "Segoe UI", "sans-serif"]  # of the syste
 
 def theme() -> Any:
     """The look, with the system's own fonts."""
+    import gradio
+
     return gradio.themes.Base(
         primary_hue="blue", neutral_hue="stone", font=_FONT, font_mono=["ui-monospace", "Consolas", "monospace"]
     )
@@ -32,6 +32,8 @@ def build(models: Mapping[str, Autoencoder | Maker], *, longest: int) -> Any:
         models: name -> an autoencoder or what makes images.
         longest: pixels that the longer side of a picture has at most.
     """
+    import gradio
+
     coders = {name: model for name, model in models.items() if isinstance(model, Autoencoder)}
     makers = {name: model for name, model in models.items() if isinstance(model, Maker)}
     with gradio.Blocks(title="smalti", analytics_enabled=False, delete_cache=(600, 3600)) as demo:

@@ -43,7 +43,7 @@ def fitted(path: Path, longest: int, factors: Sequence[int], max_pixels: int) ->
         raise UserError(f"the picture: {error}") from error
     if max(image.size) > longest:
         scale = longest / max(image.size)
-        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)  # type: ignore[arg-type]
+        image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.LANCZOS)
     unit = math.lcm(*factors) if factors else 1
     width, height = (side // unit * unit for side in image.size)
     if not width or not height:

@@ -8,9 +8,10 @@ from smalti.cli._model import TrustCode
 from smalti.cli._model import open_any as open_model
 from smalti.cli._options import Device, whole_number
 from smalti.registry import UserError
+from smalti.writing import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -50,8 +51,22 @@ def app(
     twice = next((model for number, model in enumerate(models) if model in models[:number]), None)
     if twice is not None:
         raise UserError(f"{twice} is named twice")
-    opened = {model: playable(model, open_model(model, device, trust_code)) for model in models}
+    names = short_names(models)
+    opened = {names[model]: playable(model, open_model(model, device, trust_code)) for model in models}
     serve(opened, port=port, longest=longest, show=show, say=lambda address: typer.echo(f"playground: {address}"))
+
+
+def short_names(models: "Sequence[str]") -> "Mapping[str, str]":
+    """Path -> the last part of it, where that names one model only.
+
+    >>> short_names(["runs/a", "runs/b/", "other/b"])
+    {'runs/a': 'a', 'runs/b/': 'runs/b/', 'other/b': 'other/b'}
+    """
+    short = [printable(model.rstrip("/").rpartition("/")[2]) for model in models]
+    return {
+        model: name if name and short.count(name) == 1 else printable(model)
+        for model, name in zip(models, short, strict=True)
+    }
 
 
 def playable(path: str, model: Any) -> Any:

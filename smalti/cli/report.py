@@ -18,7 +18,7 @@ def report(
         typer.Option(help="The page (.html); without it report/ in the run folder, with the curves as a picture, too."),
     ] = None,
 ) -> None:
-    """Write the page of a run: result, pictures, curves, recipe. Of several runs: one page that lays them over each other.
+    """Write the page of a run: result, pictures, curves, recipe; of several runs one page, all over each other.
 
     The page is one file that needs nothing else and asks nobody: it can be sent as it is. A run may still go on.
 

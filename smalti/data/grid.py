@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,6 +98,6 @@ def save_grid(
     path.parent.mkdir(parents=True, exist_ok=True)
     text = PngInfo()
     text.add_text(LAYOUT, f"{len(images)} {min(columns, len(images))} {gap}{' pairs' if pairs else ''}")
-    options = {"pnginfo": text} if path.suffix == ".png" else {}
+    options: dict[str, Any] = {"pnginfo": text} if path.suffix == ".png" else {}
     with whole(path) as unfinished:
         grid(images, columns, gap).save(unfinished, **options)

@@ -19,7 +19,8 @@ def charts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
     ``runs``: of each its ``name``, the steps ``x.step`` at which it logged anything with ``x.images`` and
     ``x.seconds`` at them, and ``starts`` of late terms. ``panels``: ``title``, ``unit``, ``scale``, ``section`` and
     ``lines``: ``name``, ``of`` (what is switched with it), ``run`` (its number), ``colour`` (a number), ``dashed``,
-    ``at`` (indices into ``x.step``) and ``y``. With several runs a panel shows one quantity of all of them; a line that stands alone has ``x`` of its own.
+    ``at`` (indices into ``x.step``) and ``y``. With several runs a panel shows one quantity of all of them. Lines of a
+    panel that is not over the course of the run have an ``x`` of their own.
     """
     places = [_places(run) for run in runs]
     drawn = _of_one(runs[0], places[0]) if len(runs) == 1 else _of_several(runs, names, places)
@@ -60,7 +61,9 @@ def _places(run: Run) -> dict[str, list[float]]:
     return found
 
 
-def _line(name: str, colour: int, steps: Sequence[int], values: Sequence[float], at: Mapping[int, int]) -> dict[str, Any]:
+def _line(
+    name: str, colour: int, steps: Sequence[int], values: Sequence[float], at: Mapping[int, int]
+) -> dict[str, Any]:
     kept = thinned(values)
     return {
         "name": name,
@@ -132,7 +135,14 @@ def _frequencies(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str
             )
     if lines:
         title = "How often each code is chosen, the most frequent first"
-        yield {"title": title, "unit": "% of tokens", "scale": "log", "section": "codebook", "lines": lines, "x": "code"}
+        yield {
+            "title": title,
+            "unit": "% of tokens",
+            "scale": "log",
+            "section": "codebook",
+            "lines": lines,
+            "x": "code",
+        }
 
 
 def _spread(count: int, most: int = MOST) -> list[int]:

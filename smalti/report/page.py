@@ -1,4 +1,4 @@
-"""One page that shows a run, or several over each other. Everything is in it: it opens from the disk, and may be sent."""
+"""One page that shows a run, or several over each other. Everything is in it: it can be opened and sent."""
 
 import base64
 import gzip
@@ -18,6 +18,7 @@ from smalti.report.pictures import viewer
 from smalti.report.run import Run
 from smalti.report.words import terms
 from smalti.writing import write_whole
+
 
 def write_page(runs: Sequence[Run], path: Path) -> Path:
     """Writes ``path``, an HTML page that needs nothing beside it.

@@ -86,16 +86,14 @@ def _sizes(run: Run, labels: Mapping[str, str]) -> Lines:
 def _terms(run: Run) -> Iterator[Panel]:
     unit = "|weight x value|"
     for phase, title in (("generator", "Generator terms"), ("discriminator", "Discriminator terms")):
-        labels = {}
+        labels: dict[str, str] = {}
         for place, end in (("train", ""), ("val", HELD_OUT)):
             own = {"total": f"{place}/{phase}/total"} | _between(run, f"{place}/{phase}/", "/weighted")
             if len(own) == 2:
                 del own["total"]  # of one term
             labels |= {f"{label}{end}": key for label, key in own.items()}
         lines = _sizes(run, labels)
-        yield Panel(
-            title=title, unit=unit, lines=lines, section="terms", scale="log", summary=phase == "generator"
-        )
+        yield Panel(title=title, unit=unit, lines=lines, section="terms", scale="log", summary=phase == "generator")
 
 
 def _quality(run: Run) -> Iterator[Panel]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from smalti.config import read_json, read_text
 from smalti.registry import UserError
@@ -67,7 +67,7 @@ class Run:
         return [key for key in found if key.startswith(prefix) and key.endswith(suffix)]
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a logged value can be drawn; True and False cannot.
 
     >>> is_number(1.5), is_number(True), is_number("active")
@@ -123,8 +123,8 @@ def _records(path: Path) -> tuple[list[Mapping[str, Any]], list[int]]:
             if number < len(lines) or line.endswith(b"\n"):
                 damaged.append(number)
     if damaged and not records:
-        for number, line in enumerate(read_text(path).splitlines(), start=1):
-            _record(line, f"{path}:{number}")
+        for number, text in enumerate(read_text(path).splitlines(), start=1):
+            _record(text, f"{path}:{number}")
     return records, damaged
 
 

@@ -166,7 +166,10 @@ def test_colours_follow_the_system_and_the_switch(written: Path, open_page: Open
     colours = light.page.evaluate(paper), light.page.evaluate(ink)
     assert colours != (dark.page.evaluate(paper), dark.page.evaluate(ink))
     light.page.get_by_role("button", name="Switch to dark colours").click()
-    assert (light.page.evaluate(paper), light.page.evaluate(ink)) == (dark.page.evaluate(paper), dark.page.evaluate(ink))
+    assert (light.page.evaluate(paper), light.page.evaluate(ink)) == (
+        dark.page.evaluate(paper),
+        dark.page.evaluate(ink),
+    )
     light.page.reload()
     light.page.wait_for_selector("html[data-drawn=true]", timeout=60_000)
     assert light.page.evaluate(paper) == dark.page.evaluate(paper)  # it is remembered
@@ -178,13 +181,17 @@ def test_colours_follow_the_system_and_the_switch(written: Path, open_page: Open
 def test_it_fits_a_phone(written: Path, open_page: Open) -> None:
     found = opened(open_page, written, PHONE)
     assert found.overflow() == 0
-    widths = found.page.evaluate("[...document.querySelectorAll('.panel, .viewer, .plot .main-svg')].map(e => e.getBoundingClientRect().right)")
+    widths = found.page.evaluate(
+        "[...document.querySelectorAll('.panel, .viewer, .plot .main-svg')].map(e => e.getBoundingClientRect().right)"
+    )
     assert max(widths) <= PHONE[0]
     assert found.complaints == []
 
 
 def test_several_runs_lie_over_each_other(tmp_path: Path, open_page: Open) -> None:
-    runs = [read_run(dressed(tmp_path / name, steps=steps)) for name, steps in (("a", 2000), (NAME.replace("/", "!"), 1000))]
+    runs = [
+        read_run(dressed(tmp_path / name, steps=steps)) for name, steps in (("a", 2000), (NAME.replace("/", "!"), 1000))
+    ]
     (runs[1].folder / "recipe.yaml").write_text("model:\n  type: other\n")
     found = opened(open_page, write_page([read_run(run.folder) for run in runs], tmp_path / "page.html"))
     page = found.page
@@ -194,7 +201,10 @@ def test_several_runs_lie_over_each_other(tmp_path: Path, open_page: Open) -> No
     page.locator(".runs .chip").first.click()
     assert plot.evaluate(shown) == [runs[1].name]
     assert page.locator(".results thead th").all_inner_texts()[1:] == ["a", runs[1].name]
-    assert page.locator("tr", has=page.get_by_text("model.type")).locator("td").all_inner_texts() == ["autoencoder", "other"]
+    assert page.locator("tr", has=page.get_by_text("model.type")).locator("td").all_inner_texts() == [
+        "autoencoder",
+        "other",
+    ]
     assert page.locator("thead b").count() == 0
     assert (found.complaints, found.requests, found.overflow()) == ([], [], 0)
 
@@ -208,6 +218,13 @@ def test_pages_of_poor_runs_open(tmp_path: Path, open_page: Open) -> None:
     (run / "samples" / "odd.png").write_bytes(b"")
     found = opened(open_page, write_page([read_run(run)], run / "page.html"), PHONE)
     text = found.page.locator("body").inner_text()
-    for shown in ("not finished", "Nothing was measured yet", "No pictures", "1 line of metrics.jsonl", "<i>", "no recipe"):
+    for shown in (
+        "not finished",
+        "Nothing was measured yet",
+        "No pictures",
+        "1 line of metrics.jsonl",
+        "<i>",
+        "no recipe",
+    ):
         assert shown in text
     assert (found.complaints, found.requests, found.overflow()) == ([], [], 0)

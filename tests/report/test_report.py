@@ -108,7 +108,10 @@ def test_series_leave_out_lines_without_the_quantity(run: Path) -> None:
     [
         (lambda run: (run / "metrics.jsonl").unlink(), "not a run folder: no metrics.jsonl"),
         (lambda run: (run / "metrics.jsonl").write_text("step\n{}\n"), "metrics.jsonl:1: damaged, it is no JSON"),
-        (lambda run: (run / "metrics.jsonl").write_text('[]\n{"step": 1e999}\n'), "metrics.jsonl:1: expected an object"),
+        (
+            lambda run: (run / "metrics.jsonl").write_text('[]\n{"step": 1e999}\n'),
+            "metrics.jsonl:1: expected an object",
+        ),
         (lambda run: (run / "metrics.jsonl").write_text('{"step": 1}\n'), "nothing to draw"),
         (lambda run: (run / "evaluation.json").write_text("{"), "evaluation.json: damaged, it is no JSON"),
         (lambda run: (run / "evaluation.json").write_text("[]"), "evaluation.json: expected an object"),
