@@ -347,6 +347,31 @@ report text.txt
 report empty
 report run run
 report latin
+report run stopped
+report run run --out new.html
+report run nowhere --out new/new.html
+report run latin --out new.html
+report run --out done.png
+report run --out photos
+report run --out new.html/
+report run --out evil/config.json
+report run --out done.png/new.html
+app
+app nowhere
+app run run
+app run nowhere
+app run --port 0
+app run --port 99999
+app run --port x
+app run --longest 1
+app run --longest 99999
+app run --device gpu
+app photos
+app text.txt
+app model.safetensors
+app evil
+app damaged
+app evil.pt
 doctor
 doctor nowhere
 doctor photos

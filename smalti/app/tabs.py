@@ -55,10 +55,11 @@ def reconstruct(models: Mapping[str, Autoencoder], longest: int) -> None:
     """A picture through all models, side by side."""
     import gradio
 
-    with gradio.Row():
-        given = gradio.Image(label="Picture", type="filepath", image_mode=None, sources=SOURCES, height=320)
     shown: list[Any] = []
-    with gradio.Row(equal_height=False):
+    with gradio.Row(equal_height=False, elem_classes="models"):
+        with gradio.Column(min_width=280):
+            gradio.Markdown("### Drop a picture")
+            given = gradio.Image(label="Picture", type="filepath", image_mode=None, sources=SOURCES)
         for name in models:
             with gradio.Column(min_width=280):
                 gradio.Markdown(f"### {name}")
@@ -97,10 +98,11 @@ def tokens(models: Mapping[str, Autoencoder], longest: int) -> None:
             model = gradio.Dropdown(names, value=names[0], label="Model", visible=len(names) > 1)
             plane = gradio.Dropdown(first, value=first[0], label="Codebook")
         with gradio.Column(min_width=320, scale=2):
-            chart = shown_image("tokens, a colour for each code: click two, A (black) and B (white)", pixels=True)
+            chart = shown_image("tokens, a colour for each code", pixels=True)
         with gradio.Column(min_width=320, scale=2):
             result = shown_image("decoded")
             words = gradio.Markdown(elem_classes="told")
+    gradio.Markdown("Click a token on the map, then another: they are A (black frame) and B (white frame).")
     with gradio.Row():
         buttons = {what: gradio.Button(label, size="sm", min_width=140) for what, label in ACTIONS.items()}
         code = gradio.Number(0, label="Code", precision=0, minimum=0, min_width=120)
@@ -152,7 +154,7 @@ def generate(makers: Mapping[str, Maker]) -> None:
     ]
     button = gradio.Button("Make", variant="primary")
     sheets = []
-    with gradio.Row():
+    with gradio.Row(elem_classes="models"):
         for name in makers:
             with gradio.Column(min_width=280):
                 sheets.append(shown_image(name, pixels=True))
