@@ -353,7 +353,6 @@ report run nowhere --out new/new.html
 report run latin --out new.html
 report run --out done.png
 report run --out photos
-report run --out new.html/
 report run --out evil/config.json
 report run --out done.png/new.html
 app

@@ -44,7 +44,8 @@ def facts(run: Run) -> list[str]:
     found = [f"{run.step:,} generator updates", f"{run.images:,} images seen"]
     seconds = run.last("seconds")
     if seconds:
-        found += [duration(seconds), f"{run.images / seconds:,.3g} images / s"]
+        speed = run.images / seconds
+        found += [duration(seconds), f"{speed:,.0f} images / s" if speed >= 100 else f"{speed:.3g} images / s"]
     model_step = run.evaluation.get("model_step")
     if is_number(model_step) and model_step != run.evaluation.get("step"):
         found.append(f"model of step {model_step:,}")

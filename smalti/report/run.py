@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -63,8 +64,11 @@ class Run:
 
     def keys(self, prefix: str = "", suffix: str = "") -> list[str]:
         """Names of logged numbers with this beginning and end, in the order in which they first appear."""
-        found = {key: None for record in self.records for key, value in record.items() if is_number(value)}
-        return [key for key in found if key.startswith(prefix) and key.endswith(suffix)]
+        return [key for key in self._numbers if key.startswith(prefix) and key.endswith(suffix)]
+
+    @cached_property
+    def _numbers(self) -> tuple[str, ...]:
+        return tuple({key: None for record in self.records for key, value in record.items() if is_number(value)})
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

@@ -32,6 +32,7 @@ VERBS = [
     ["sample"],
     ["report"],
     ["doctor"],
+    ["app"],
     ["bench"],
     ["bench", "quantizer"],
     ["bench", "step"],

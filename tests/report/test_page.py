@@ -27,7 +27,11 @@ def dressed(folder: Path, **options: Any) -> Path:
         pairs = [image for pair in zip(given, given - shift, strict=True) for image in pair]
         save_grid(run / "samples" / f"{step:08d}.png", pairs, columns=4, pairs=True)
     finding = {"id": "codebook-collapse", "subject": NAME, "step": 700, "since": 700, "over": None}
-    told = {"cause": "few codes are left", "change": "revival", "evidence": {"usage": 0.01}}
+    told = {
+        "cause": "few codes are left",
+        "change": f"model.bottleneck.{'codebook.' * 9}quantizer.revival: {{patience: 100}}",
+        "evidence": {"usage": 0.01},
+    }
     (run / "diagnosis.jsonl").write_text(json.dumps(finding | told) + "\n")
     (run / "environment.json").write_text(json.dumps([{"step": 0, "torch": "2.13.0", "device": "cpu"}]))
     return run
