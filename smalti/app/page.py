@@ -8,7 +8,7 @@ from smalti.app.tabs import generate, reconstruct, tokens
 from smalti.models.autoencoder import Autoencoder
 
 CSS = """
-.gradio-container { max-width: 76rem !important; margin: 0 auto !important; }
+.gradio-container { width: 100% !important; max-width: 76rem !important; margin: 0 auto !important; }
 .models { display: grid !important; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); }
 .pixels img { image-rendering: pixelated; }
 .told p { font-size: .9rem; opacity: .85; }
