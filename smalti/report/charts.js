@@ -80,10 +80,17 @@
       hoverlabel: {bgcolor: card, bordercolor: rule, font: {color: ink, size: 12}},
       xaxis: {...axis, title: {text: panel.x || words[state.axis], font: {size: 11, color: soft}, standoff: 6}, type: panel.x ? "log" : "linear",
         ...(panel.x ? {} : {hoverformat: ",.6~g"}), ...(panel.x ? {autorange: true} : {range: state.range || whole(), autorange: false}), showspikes: false},
-      yaxis: {...axis, type: panel.scale, hoverformat: ",.5~g", ...(panel.scale === "log" ? {dtick: logTick(panel), exponentformat: "power"} : {tickformat: ",.6~g"}), autorange: true},
+      yaxis: {...axis, autorange: true, ...level(panel), type: panel.scale, hoverformat: ",.5~g", ...(panel.scale === "log" ? {dtick: logTick(panel), exponentformat: "power"} : {tickformat: ",.6~g"})},
       shapes: starts.map(start => ({type: "line", x0: start.at, x1: start.at, yref: "paper", y0: 0, y1: 1, line: {color: soft, width: 1, dash: "dot"}})),
       annotations: starts.map(start => ({x: start.at, yref: "paper", y: 1, yanchor: "bottom", xanchor: "center", text: `${start.name} starts`, showarrow: false, font: {size: 10, color: soft}})),
     };
+  }
+
+  // A line that stays level, in the middle: the library would show one unit to both sides.
+  function level(panel) {
+    const values = panel.lines.filter(line => visible(panel, line)).flatMap(line => line.y), first = values[0];
+    const same = panel.scale === "linear" && first && values.every(value => Math.abs(value - first) <= 1e-9 * Math.abs(first));
+    return same ? {autorange: false, range: [first - Math.abs(first) / 2, first + Math.abs(first) / 2]} : {};
   }
 
   // From the start to the end of the longest run.
@@ -172,7 +179,7 @@ const decades = values.length ? Math.log10(Math.max(...values) / Math.min(...val
 
   function reset() {
     state.range = null;
-    drawn.forEach(panel => Plotly.relayout(panel.plot, {"yaxis.autorange": true, ...(panel.x ? {"xaxis.autorange": true} : {"xaxis.range": whole()})}));
+    all();
   }
 
   state.dark = isDark();

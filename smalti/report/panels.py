@@ -106,7 +106,7 @@ def _quality(run: Run) -> Iterator[Panel]:
             known = None if metric in phases or metric in _OF_CODES else quantity(metric)
             if known is not None:
                 name, unit, _ = known
-                title = "PSNR" if unit == "dB" else name
+                title = "PSNR" if unit == "dB" else name[0].upper() + name[1:]
                 groups.setdefault((title, unit), {})[f"{rest or name}{end}"] = key
         for (title, unit), labels in groups.items():
             lines = _logged(run, labels, 100.0 if unit == "%" else 1.0)

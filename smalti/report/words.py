@@ -31,6 +31,7 @@ _QUANTITIES: Mapping[str, tuple[str, str, int]] = {
     "density_coverage_coverage": ("coverage", "%", 1),
     "codebook_mutual_information": ("mutual information of codebooks", "bit", 3),
     "codebook_mutual_information_chance": ("mutual information by chance", "bit", 3),
+    "bits_per_token": ("bits per token", "bit", 3),
     "bits_per_pixel": ("bits per pixel", "bit", 3),
     "jpeg_psnr": ("PSNR of JPEG in as many bits", "dB", 2),
     "jpeg_bits_per_pixel": ("bits per pixel of that JPEG", "bit", 3),

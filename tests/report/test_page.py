@@ -232,3 +232,15 @@ def test_pages_of_poor_runs_open(tmp_path: Path, open_page: Open) -> None:
     ):
         assert shown in text
     assert (found.complaints, found.requests, found.overflow()) == ([], [], 0)
+
+
+def test_a_level_line_lies_in_the_middle_of_its_own_size(tmp_path: Path, open_page: Open) -> None:
+    run = tmp_path / "level"
+    run.mkdir()
+    lines = [{"step": step, "train/generator/learning_rate": 0.004} for step in range(1, 9)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = opened(open_page, write_page([read_run(run)], run / "page.html"))
+    plot = panel(found, "Learning rate").locator(".plot")
+    assert axis(plot, "yaxis")[1] == pytest.approx([0.002, 0.006])
+    found.page.get_by_role("button", name="Reset zoom").click()
+    assert axis(plot, "yaxis")[1] == pytest.approx([0.002, 0.006])
