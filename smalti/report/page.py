@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from smalti.diagnosis import all_rules
 from smalti.pages import embedded, scripts, style
 from smalti.registry import UserError
 from smalti.report import facts
@@ -46,6 +47,7 @@ def write_page(runs: Sequence[Run], path: Path) -> Path:
         plotly=plotly_library(),
         charts=embedded(charts(runs, names)),
         runs=[_run(run, name) for run, name in zip(runs, names, strict=True)],
+        titles={rule.id: rule.title for rule in all_rules()},
         results=facts.results(runs),
         differences=facts.differences(runs),
     )
@@ -81,7 +83,6 @@ def _run(run: Run, name: str) -> Mapping[str, Any]:
         "held_out": facts.held_out(run),
         "terms": terms(run.evaluation),
         "findings": findings,
-        "diagnosed": (run.folder / "diagnosis.jsonl").is_file(),
         "warnings": facts.warnings(run, [finding.id for finding in findings]),
         "damaged": len(run.damaged),
         "album": album,

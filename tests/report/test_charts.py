@@ -127,7 +127,7 @@ def test_findings_are_told_once_with_the_newest_word(run: Path) -> None:
         {**base, "step": 900, "since": 300, "over": 900, "unknown": 1},
     ]
     text = "\n".join(map(json.dumps, lines))
-    (run / "diagnosis.jsonl").write_text(f'{text}\n[]\n{{"id": 3}}\n{{"id": "half')
+    (run / "diagnosis.jsonl").write_text(f'{text}\n{{"id": "half')
     found = findings_of(read_run(run))
     assert [(finding.id, finding.step, finding.over) for finding in found] == [
         ("collapse", 100, None),
