@@ -1,12 +1,15 @@
-"""Pictures of the report page and of the playground for the documentation, taken by a headless Chromium.
+"""Pictures of the terminal, the report page and the playground for the documentation, taken by a headless Chromium.
 
     python -m benchmarks.screenshots runs/quickstart runs/b --out docs
 
-The first run is shown alone on a laptop, on a phone and in dark colours; all of them together on one page; and the
-playground of all where gradio is installed. ``SMALTI_CHROMIUM`` names a browser.
+The first run is shown on terminals of 80, 120 and 200 columns, and its page alone on a laptop, on a phone and in dark
+colours; all of them together on one page; and the playground of all where gradio is installed.
+``SMALTI_CHROMIUM`` names a browser.
 """
 
 import argparse
+import io
+import json
 import os
 import shutil
 import subprocess
@@ -19,9 +22,17 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from rich.console import Console
+from rich.terminal_theme import SVG_EXPORT_THEME
 
+from smalti.engine._terminal import Terminal
+from smalti.engine.watcher import speed
 from smalti.report import read_run, write_page
 
+COLUMNS = (80, 120, 200)
+PAGE = """<html><head><meta charset="utf-8"></head><body style="background: {background}; margin: 0">
+<pre style="color: {foreground}; background: {background}; display: inline-block; margin: 0; padding: 14px;
+font: 13px/1.35 'DejaVu Sans Mono', Menlo, Consolas, monospace">{code}</pre></body></html>"""
 LAPTOP, PHONE = (1280, 1180), (390, 844)
 COLOURS = 256
 
@@ -37,10 +48,33 @@ def main() -> None:
     browser = os.environ.get("SMALTI_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        terminals(chromium, options.runs[0], options.out, Path(folder))
         pages(chromium, options.runs, options.out, Path(folder))
         if options.picture and find_spec("gradio"):
             playground(chromium, options.runs, options.picture, options.out)
         chromium.close()
+
+
+def terminals(chromium: Any, run: Path, out: Path, folder: Path) -> None:
+    """What a terminal shows at three quarters of a run."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    last = records[-1]["step"]
+    for width in COLUMNS:
+        console = Console(width=width, height=40, record=True, file=io.StringIO(), force_terminal=True)
+        shown = Terminal(last, console)
+        for record in records:
+            if record["step"] <= 0.75 * last:
+                shown.advance(record["step"])
+                shown.show(record, speed(record))
+        console.print("$ smalti train quickstart", style="dim")
+        console.print(shown.picture())
+        page = folder / f"{width}.html"
+        page.write_text(console.export_html(theme=SVG_EXPORT_THEME, inline_styles=True, code_format=PAGE), "utf-8")
+        context = chromium.new_context(device_scale_factor=1.5, offline=True)
+        opened = context.new_page()
+        opened.goto(page.as_uri())
+        taken(opened.locator("pre"), out / f"terminal-{width}.png")
+        context.close()
 
 
 def pages(chromium: Any, runs: Sequence[Path], out: Path, folder: Path) -> None:
