@@ -29,7 +29,14 @@ TINY = "tiny"
 
 @dataclass(frozen=True, kw_only=True)
 class DataSection:
-    """Images: their ``source``, how they are cropped, and how many make a micro-batch of one rank."""
+    """Images: their ``source``, how they are cropped, and how many make a micro-batch of one rank.
+
+    Args:
+        source: where the images come from; ``--data DIR`` replaces it by an ``image_folder``.
+        transform: how images are resized, cropped and flipped.
+        batch_size: images of a micro-batch of one process.
+        workers: processes that read images; 0: the training process reads them itself.
+    """
 
     source: ImageSource
     transform: Transform = field(default_factory=Transform)
@@ -43,6 +50,11 @@ class ValidationSection(ValidationSettings):
 
     Under a ``protocol`` (a name of ``smalti protocols list``, ``NAME@SIZE`` or a file) its crop replaces the transform,
     for the objective too; images are rounded, and psnr, ssim and metrics of features taken, as it says.
+
+    Args:
+        data: the held-out images.
+        metrics: names of metrics, or a mapping of a name to a metric with its options.
+        protocol: an evaluation protocol; None: the transform of ``data``, and images that are not rounded.
     """
 
     data: DataSection
@@ -52,7 +64,12 @@ class ValidationSection(ValidationSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class OptimSection:
-    """One optimizer for each phase of the cycle."""
+    """One optimizer for each phase of the cycle.
+
+    Args:
+        generator: of the model.
+        discriminator: of the discriminator, if there is one.
+    """
 
     generator: PhaseOptimizer
     discriminator: PhaseOptimizer | None = None

@@ -1,8 +1,8 @@
 """ADA: augmentation whose strength follows how sure the discriminator is of the training images.
 
 The probability p of each transformation rises while the discriminator calls more than a wanted share of real images
-real, and falls otherwise. What happens with p < 1 does not leak into made images, for the undistorted ones stay the
-most frequent.
+real, and falls otherwise. What happens with p < 1 does not leak into generated images, for the undistorted ones
+stay the most frequent.
 """
 
 import math

@@ -21,8 +21,8 @@ class Patch(Discriminator):
     (B, 1, h, w) with h = floor(H / 2^layers) - 2, each seeing 70 x 70 pixels for 3 layers. Weights start as
     N(0, 0.02), normalisation gains as N(1, 0.02).
 
-    ``batch`` normalises real and made images with the statistics of their own batch, on each process by itself, and its
-    running statistics also move when the generator is trained. ``none`` keeps the numbering of the keys
+    ``batch`` normalises real and generated images with the statistics of their own batch, on each process by itself.
+    Its running statistics also move when the generator is trained. ``none`` keeps the numbering of the keys
     ``main.{i}`` and drops the normalisation. ``actnorm`` is set by the first batch it meets in training.
 
     Args:

@@ -122,7 +122,7 @@ class Guard:
     """Copies of what a bad step would spoil: the buffers of all phases, and parameters that an update writes itself.
 
     The forward pass of a bad step may already have fed NaN to a running average. Weights of frozen networks are buffers
-    too, but no step changes them: they are not copied. What a module of :class:`StartsOnData` was set to by its first
+    too, but no step changes them: they are not copied. What a module of ``StartsOnData`` was set to by its first
     batch is no such thing: it stays, and is not set twice.
     """
 

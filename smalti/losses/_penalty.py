@@ -155,7 +155,7 @@ class SlopePenalty(Loss):
 
 
 class InterpolatedPenalty(SlopePenalty):
-    """Base of the penalties between real and made images.
+    """Base of the penalties between real and generated images.
 
     Args:
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel.

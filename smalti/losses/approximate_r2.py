@@ -1,4 +1,4 @@
-"""Approximate R2: how far logits of made images move under a little noise; see ``approximate_r1``."""
+"""Approximate R2: how far logits of generated images move under a little noise; see ``approximate_r1``."""
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ def approximate_r2(
     sigma: float = 0.01,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """mean(((D(x + sigma n) - D(x)) / sigma)^2) at made images x (B, ...), normal noise n drawn unless it is given.
+    """mean(((D(x + sigma n) - D(x)) / sigma)^2) at fake images x (B, ...), normal noise n drawn unless it is given.
 
     Example:
         >>> import torch
@@ -28,7 +28,7 @@ def approximate_r2(
 
 
 class ApproximateR2(ResponsePenalty):
-    """mean(((D(x + sigma n) - D(x)) / sigma)^2) at made images x (B, ...) (Lin et al., arXiv:2501.08316).
+    """mean(((D(x + sigma n) - D(x)) / sigma)^2) at generated images x (B, ...) (Lin et al., arXiv:2501.08316).
 
     For the discriminator's phase, at ``weight: gamma / 2``, as ``r2``.
 

@@ -18,7 +18,7 @@ from smalti.outputs import LossValue
 
 
 def began_generator(fake: Tensor, reconstruction_fake: Tensor) -> Tensor:
-    """L_f = mean(|AE(x) - x|) of made images x with shape (B, C, H, W).
+    """L_f = mean(|AE(x) - x|) of generated images x with shape (B, C, H, W).
 
     Example:
         >>> began_generator(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
@@ -31,12 +31,12 @@ def began_generator(fake: Tensor, reconstruction_fake: Tensor) -> Tensor:
 def began_discriminator(
     real: Tensor, fake: Tensor, reconstruction_real: Tensor, reconstruction_fake: Tensor, *, k: float | Tensor
 ) -> Tensor:
-    """L_r - k L_f, L = mean(|AE(x) - x|) of real and of made images with shape (B, C, H, W)."""
+    """L_r - k L_f, L = mean(|AE(x) - x|) of real and of generated images with shape (B, C, H, W)."""
     return began_generator(real, reconstruction_real) - k * began_generator(fake, reconstruction_fake)
 
 
 class BEGANGenerator(Loss):
-    """Generator's side, L_f = mean(|AE(x) - x|), made images x (B, C, H, W) (Berthelot et al., arXiv:1703.10717).
+    """Generator's side, L_f = mean(|AE(x) - x|), generated images x (B, C, H, W) (Berthelot et al., arXiv:1703.10717).
 
     Bind ``reconstruction_fake: logits_fake``.
     """
@@ -56,7 +56,7 @@ class BEGANDiscriminator(Loss):
     ``reconstruction_fake: logits_fake``.
 
     Args:
-        gamma: wanted proportion L_f / L_r, in [0, 1]: variety of the made images.
+        gamma: wanted proportion L_f / L_r, in [0, 1]: variety of the generated images.
         gain: step of the controller, at least 0.
     """
 
@@ -81,7 +81,7 @@ class BEGANDiscriminator(Loss):
     def forward(
         self, real: Tensor, fake: Tensor, reconstruction_real: Tensor, reconstruction_fake: Tensor
     ) -> LossValue:
-        """The loss of real and made images and their reconstructions, all with shape (B, C, H, W)."""
+        """The loss of real and generated images and their reconstructions, all with shape (B, C, H, W)."""
         k = self.k.to(real.dtype)
         error_real, error_fake = began_generator(real, reconstruction_real), began_generator(fake, reconstruction_fake)
         excess = self.gamma * error_real.detach() - error_fake.detach()

@@ -56,7 +56,7 @@ def ebgan_generator(
     """mean(E(x)) + pull_away_weight * pull_away(embedding), E(x) = mean((AE(x) - x)^2).
 
     Args:
-        fake: x, made images with shape (B, C, H, W).
+        fake: x, generated images with shape (B, C, H, W).
         reconstruction_fake: AE(x), same shape.
         features_fake: the critic's features, the last one the embedding (B, ...); None: no pull-away.
         pull_away_weight: how strongly embeddings push each other off.
@@ -123,7 +123,7 @@ class EBGANDiscriminator(Loss):
     ``reconstruction_fake: logits_fake``.
 
     Args:
-        margin: energy above which made images are left alone, at least 0; PyTorch-GAN takes max(1, B / 64).
+        margin: energy above which generated images are left alone, at least 0; PyTorch-GAN takes max(1, B / 64).
     """
 
     phase = "discriminator"
@@ -135,5 +135,5 @@ class EBGANDiscriminator(Loss):
         self.margin = margin
 
     def forward(self, real: Tensor, fake: Tensor, reconstruction_real: Tensor, reconstruction_fake: Tensor) -> Tensor:
-        """The loss, a scalar, of real and made images and their reconstructions, all with shape (B, C, H, W)."""
+        """The loss, a scalar, of real and generated images and their reconstructions, all with shape (B, C, H, W)."""
         return ebgan_discriminator(real, fake, reconstruction_real, reconstruction_fake, margin=self.margin)

@@ -1,4 +1,4 @@
-"""Feature matching: made images are to look like their targets to the layers of the discriminator."""
+"""Feature matching: generated images are to look like their targets to the layers of the discriminator."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from smalti.losses import Loss
 
 
 def feature_matching(features_real: Sequence[Tensor], features_fake: Sequence[Tensor]) -> Tensor:
-    """mean over layers of mean(|F - sg R|), R and F features of real and made images.
+    """mean over layers of mean(|F - sg R|), R and F features of real and generated images.
 
     Args:
         features_real: activations of the discriminator's layers, each with shape (B, C, h, w); they get no gradient.
@@ -32,8 +32,8 @@ def feature_matching(features_real: Sequence[Tensor], features_fake: Sequence[Te
 class FeatureMatching(Loss):
     """L = mean over layers of mean(|F - sg R|) of discriminator features (B, C, h, w) (Wang et al., arXiv:1711.11585).
 
-    For the generator's phase, where real and made images are pairs. ``weight: 40`` is pix2pixHD's 10, for its layer
-    weights add up to 4.
+    For the generator's phase, where real and generated images are pairs. ``weight: 40`` is pix2pixHD's 10, for its
+    layer weights add up to 4.
     """
 
     def forward(self, features_real: Sequence[Tensor], features_fake: Sequence[Tensor]) -> Tensor:

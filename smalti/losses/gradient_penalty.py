@@ -1,4 +1,4 @@
-"""Gradient penalty: on the way from real to made images the critic is to have slope 1, as a Kantorovich potential has.
+"""Gradient penalty: on the way from real to fake images the critic is to have slope 1, as a Kantorovich potential has.
 
 MMagic asks by default for slope 1 at each PIXEL, which makes the slope of an H x W image sqrt(H W): ``norm: pixel``.
 The paper's penalty, one length for each sample, is the default here. A critic with batch normalisation has no slope of
@@ -56,7 +56,7 @@ def gradient_penalty(
 
 
 class GradientPenalty(InterpolatedPenalty):
-    """WGAN-GP, L = mean((||g|| - 1)^2), g the slope between real and made images (Gulrajani et al., arXiv:1704.00028).
+    """WGAN-GP, L = mean((||g|| - 1)^2), g the slope between real and fake images (Gulrajani et al., arXiv:1704.00028).
 
     For the critic's phase, at ``weight: 10``. Images have shape (B, ...); real and made batches must be of one size.
 

@@ -51,7 +51,7 @@ class L1GANDiscriminator(Loss):
 
     Args:
         real_label: what real images should score.
-        fake_label: what made images should score.
+        fake_label: what generated images should score.
     """
 
     phase = "discriminator"

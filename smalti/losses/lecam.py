@@ -27,7 +27,7 @@ def lecam(
         logits_real: with shape (B, ...).
         logits_fake: with shape (B, ...).
         ema_real: running mean of real logits, a scalar.
-        ema_fake: running mean of made images' logits, a scalar.
+        ema_fake: running mean of generated images' logits, a scalar.
         level: ``logit`` squares each logit's excess, ``batch`` that of the batch mean.
 
     Raises:

@@ -39,7 +39,7 @@ def _squared_excess(gradient: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 class LipschitzPenalty(InterpolatedPenalty):
-    """One-sided penalty, L = mean(max(0, ||g|| - 1)^2) between real and made images (Petzka et al., arXiv:1709.08894).
+    """One-sided penalty, L = mean(max(0, ||g|| - 1)^2) between real and fake images (Petzka et al., arXiv:1709.08894).
 
     For the critic's phase, at ``weight: 10``. Images have shape (B, ...); real and made batches must be of one size.
 

@@ -54,7 +54,7 @@ class LSGANDiscriminator(Loss):
 
     Args:
         real_label: what real images should score (b in the paper).
-        fake_label: what made images should score (a in the paper).
+        fake_label: what generated images should score (a in the paper).
     """
 
     phase = "discriminator"

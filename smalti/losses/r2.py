@@ -1,4 +1,4 @@
-"""R2: at made images the discriminator is to be flat; R3GAN needs it beside R1. The factor gamma / 2 is ``weight``."""
+"""R2: at fake images the discriminator is to be flat; R3GAN needs it beside R1. The factor gamma / 2 is ``weight``."""
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ def r2(
     norm: Norm = "sample",
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """mean(||g||^2) with g = d sum(D(x)) / dx at made images x (B, ...): :func:`smalti.losses.r1.r1` of other images.
+    """mean(||g||^2) with g = d sum(D(x)) / dx at fake images x (B, ...): :func:`smalti.losses.r1.r1` of other images.
 
     Example:
         >>> import torch
@@ -28,7 +28,7 @@ def r2(
 
 
 class R2(SlopePenalty):
-    """R2 = mean(||g||^2), g the discriminator's slope at made images (B, ...) (Mescheder et al., arXiv:1801.04406).
+    """R2 = mean(||g||^2), g the discriminator's slope at fake images (B, ...) (Mescheder et al., arXiv:1801.04406).
 
     For the discriminator's phase, at ``weight: gamma / 2``; beside ``relativistic`` and ``r1`` it makes R3GAN's loss
     (arXiv:2501.05441).

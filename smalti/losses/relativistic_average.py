@@ -57,7 +57,7 @@ class _RelativisticAverage(Loss):
         form: ``logistic`` or ``least_squares``.
     """
 
-    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the mean logits of real and made images"}
+    batch_statistics: ClassVar[Mapping[str, str]] = {"": "the mean logits of real and generated images"}
 
     def __init__(self, *, form: Form = "logistic") -> None:
         super().__init__()

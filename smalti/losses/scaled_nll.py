@@ -134,7 +134,7 @@ class ScaledNLL(Loss):
     With r = sum_k weight_k distance_k per element, broadcast over (B, C, H, W), and s the logarithm of the scale:
 
     ==================== ====================================== ===============================================
-    ``laplace``          r exp(-s) + s + log 2                  Laplace with scale b = exp(s), for r = |x - y|
+    ``laplace``          r exp(-s) + s + log 2                  Laplace with scale b = exp(s), for r = abs(x - y)
     ``gaussian``         r exp(-2s) / 2 + s + log(2 pi) / 2     Gaussian with sigma = exp(s), for r = (x - y)^2
     ``latent-diffusion`` r exp(-s) + s                          ``laplace`` without its constant
     ==================== ====================================== ===============================================

@@ -73,7 +73,7 @@ class VanillaDiscriminator(Loss):
 
     Args:
         real_label: label of real images, in [0, 1]; 0.9 is one-sided label smoothing (arXiv:1606.03498).
-        fake_label: label of made images, in [0, 1].
+        fake_label: label of generated images, in [0, 1].
     """
 
     phase = "discriminator"

@@ -14,7 +14,7 @@ from smalti.losses._reduction import check_reduction
 def wgan_div(
     discriminator: Critic, real: Tensor, fake: Tensor, *, power: float = 6.0, reduction: Reduction = "mean"
 ) -> Tensor:
-    """mean(||g_r||^power) + mean(||g_f||^power), g = d sum(D(x)) / dx at real and at made images.
+    """mean(||g_r||^power) + mean(||g_f||^power), g = d sum(D(x)) / dx at real and at generated images.
 
     Args:
         discriminator: images -> ``DiscriminatorOutput``.

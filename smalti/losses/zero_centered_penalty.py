@@ -1,4 +1,4 @@
-"""Zero-centred penalty: between real and made images the discriminator is to be flat, which helps it generalise."""
+"""Zero-centred penalty: between real and fake images the discriminator is to be flat, which helps it generalise."""
 
 from torch import Tensor
 
@@ -32,7 +32,7 @@ def zero_centered_penalty(
 
 
 class ZeroCenteredPenalty(InterpolatedPenalty):
-    """0-GP, L = mean(||g||^2), g the slope between real and made images (Thanh-Tung et al., arXiv:1902.03984).
+    """0-GP, L = mean(||g||^2), g the slope between real and generated images (Thanh-Tung et al., arXiv:1902.03984).
 
     For the discriminator's phase, at weights of 10 to 100. Images have shape (B, ...), real and made batches one size.
 

@@ -15,7 +15,7 @@ from smalti.config.schema import option_parameters
 from smalti.losses import Loss
 from smalti.objectives.names import NEEDS_DISCRIMINATOR
 from smalti.objectives.term import loss_arguments
-from smalti.registry import classes
+from smalti.registry import Part, classes
 
 _SOURCE = r"arXiv:\d{4}\.\d{4,5}|doi:10\.\d+/(?:\([^\s()]*\)|[^\s(),;])*[^\s(),;.]"
 _CITED = re.compile(rf"\s*\((?:[^()]|\([^()]*\))*?(?:{_SOURCE})(?:[^()]|\([^()]*\))*\)")
@@ -68,7 +68,7 @@ def _entry(name: str, cls: type[Loss]) -> Entry:
         inputs=tuple(argument for argument, required in arguments.items() if required),
         optional=tuple(argument for argument, required in arguments.items() if not required),
         options=tuple(option_parameters(cls)),
-        paper=next(_papers(cls), ""),
+        paper=next(sources(cls), ""),
         looks_at=", ".join(cls.batch_statistics.values()),
     )
 
@@ -107,12 +107,12 @@ def _without_source(text: str) -> str:
     return _CITED.sub("", text).strip().rstrip(".")
 
 
-def _papers(cls: type[Loss]) -> Iterator[str]:
-    """Sources in the order in which a reader meets them: class, functions of the file, module."""
+def sources(cls: type[Part]) -> Iterator[str]:
+    """Papers of a part in the order in which a reader meets them: class, functions of the file, module."""
     module = importlib.import_module(cls.__module__)
     functions = [value for value in vars(module).values() if inspect.isfunction(value)]
     own = [function for function in functions if function.__module__ == cls.__module__]
-    for thing in (cls, cls.forward, *own, module):
+    for thing in (cls, getattr(cls, "forward", None), *own, module):
         text = " ".join((inspect.getdoc(thing) or "").split())
         yield from (match[0] for match in re.finditer(_SOURCE, text))
 
@@ -147,9 +147,9 @@ def batch_table(entries: Sequence[Entry]) -> str:
 
 HEADER = """# All terms
 
-Written by `smalti recipes terms --markdown` from the losses' docstrings and signatures; a test keeps it so. Inputs are
-bound by their names; those in brackets only where a term's `inputs:` maps them. `smalti recipes terms --json` also
-lists the options, `smalti recipes schema` describes them. [How to write a term of one's own](losses.md).
+This page is written by `smalti recipes terms --markdown`, from the docstrings of the losses. Inputs get the value of
+the same name; those in brackets are used only if a term's `inputs:` maps them. `smalti recipes terms --json` also lists
+the options, `smalti recipes schema` describes them. [How to write a loss of your own](losses.md).
 
 """
 

@@ -15,13 +15,13 @@ MOST = 256  # images whose distances are looked at
 
 
 def critic_measures(judge: Callable[[Tensor], DiscriminatorOutput], real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """Names -> scalars, for real and made images of one shape (B, C, H, W).
+    """Names -> scalars, for real and generated images of one shape (B, C, H, W).
 
-    ``critic/estimate``: mean score of real less that of made images, the Wasserstein distance times the unknown
+    ``critic/estimate``: mean score of real less that of generated images, the Wasserstein distance times the unknown
     Lipschitz constant of the critic; ``critic/slope_real``, ``_fake``, ``_between``: mean length of the critic's
     gradient there; ``critic/slope_max``: the largest of all, a lower bound of that constant;
     ``critic/estimate_per_slope``: the estimate divided by it; ``critic/accuracy_real``, ``_fake``: shares of logits on
-    the right side of 0; ``critic/diversity``: mean distance of two made images over that of two real ones.
+    the right side of 0; ``critic/diversity``: mean distance of two generated images over that of two real ones.
     """
     if real.shape != fake.shape:
         return {}
