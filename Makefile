@@ -5,6 +5,8 @@
 #   make test-all     the same with the slow matrices
 #   make test-gpu     what only a GPU can show (needs one, and a torch that sees it)
 #   make lint         ruff and mypy only
+#   make docs         the documentation site in docs/_build/html, without a warning
+#   make linkcheck    asks every external link of the site; needs a network
 # PYTHON=python3.12 picks an interpreter; PIP_ARGS='--index-url ...' reaches every pip call.
 
 PYTHON ?= python3
@@ -18,8 +20,10 @@ DIGITS := runs/generate
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -n 2 --doctest-modules --doctest-glob='*.md' \
 	--cov=smalti --cov-branch --cov-report=term-missing:skip-covered --cov-fail-under=90 tests smalti docs
 
+SPHINX := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m sphinx -q
+
 .DELETE_ON_ERROR:
-.PHONY: quickstart generate test test-all test-gpu lint clean
+.PHONY: quickstart generate test test-all test-gpu lint docs linkcheck clean
 
 quickstart: $(VENV)/.demo-installed
 	@n=1; while [ -e $(RUN)-$$n ]; do n=$$((n + 1)); done; \
@@ -49,6 +53,12 @@ lint: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs-installed
+	$(SPHINX) -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+
+linkcheck: $(VENV)/.docs-installed
+	$(SPHINX) -b linkcheck docs docs/_build/linkcheck
+
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	{ echo "smalti needs Python 3.11 or newer, $(PYTHON) is `$(PYTHON) --version 2>&1`: make PYTHON=..." >&2; exit 1; }
@@ -63,5 +73,9 @@ $(VENV)/.dev-installed: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.demo-installed
 
+$(VENV)/.docs-installed: $(VENV)/.dev-installed
+	$(PIP) -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*
+	rm -rf $(VENV) docs/_build docs/reference .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .coverage.*

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+collect_ignore = ["_build", "reference", "conf.py"]  # made by the site's build, and its configuration
 NAMED = re.compile(r"^```\w+ (\S+\.\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -1,0 +1,72 @@
+"""The command line, read from the application: every verb with its arguments, options and example."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from _ext.docstrings import escaped
+from _ext.pages import Pages, code, indented, title
+from smalti.cli._app import app
+
+
+def write(pages: Pages) -> None:
+    """One page with a section for each verb."""
+    group: Any = typer.main.get_command(app)
+    lead = (
+        "``smalti VERB --help`` prints the same. Exit codes: 0 for success, 2 for a mistake that you can correct (one\n"
+        "message says what it is), 3 for an error of smalti itself.\n"
+    )
+    sections = [text for name, command in group.commands.items() for text in _sections(f"smalti {name}", command)]
+    pages.write("cli.rst", "\n".join([title("Command line"), lead, *sections]))
+
+
+def _sections(name: str, command: Any) -> Iterator[str]:
+    below = getattr(command, "commands", {})
+    if not below:
+        yield _section(name, command)
+    for verb, inner in below.items():
+        yield from _sections(f"{name} {verb}", inner)
+
+
+def _section(name: str, command: Any) -> str:
+    text, _, example = (command.help or "").partition("Example: ")
+    shown = [param for param in command.params if not param.hidden and param.name != "help"]
+    arguments = [param for param in shown if param.param_type_name == "argument"]
+    options = [param for param in shown if param.param_type_name == "option"]
+    usage = " ".join([name, *map(_metavar, arguments), *(["[OPTIONS]"] if options else [])])
+    lines = [f".. _{name.replace(' ', '-')}:\n", title(name, "-")]
+    lines += [escaped(paragraph) + "\n" for paragraph in _paragraphs(text)]
+    lines.append(code(usage + (f"\n\n# example\n{' '.join(example.split())}" if example else ""), "sh"))
+    lines.append(f".. program:: {name}\n")
+    for param in (*arguments, *options):
+        lines.append(_entry(param))
+    return "\n".join(lines)
+
+
+def _paragraphs(text: str) -> list[str]:
+    return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
+
+
+def _metavar(param: Any) -> str:
+    word = param.metavar or param.name.upper()
+    return word if param.required or word.startswith("[") else f"[{word}]"
+
+
+def _entry(param: Any) -> str:
+    if param.param_type_name == "argument":
+        head = _metavar(param).strip("[].")
+    else:
+        value = "" if getattr(param, "is_flag", False) else f" {param.metavar or _type(param)}"
+        names = [*param.opts, *param.secondary_opts]
+        head = ", ".join(f"{name}{value}" for name in names)
+    default = param.default
+    plain = isinstance(default, (int, float, str)) and not isinstance(default, bool)
+    said = f" Default: ``{default}``." if plain else ""
+    return f".. option:: {head}\n\n{indented(escaped(' '.join((param.help or '').split())) + said)}\n"
+
+
+def _type(param: Any) -> str:
+    """A word for the value of an option, from its annotation."""
+    annotation = param.type_descriptor.annotation
+    return {"int": "NUMBER", "float": "NUMBER", "Path": "PATH"}.get(getattr(annotation, "__name__", ""), "TEXT")
