@@ -6,7 +6,7 @@ import pkgutil
 from collections.abc import Iterator
 
 import smalti
-from _ext.docstrings import escaped
+from _ext.docstrings import escaped, qualified
 from _ext.pages import Pages, table, title, toctree
 from _ext.parts import registered
 from smalti.data.transforms import Transform
@@ -33,7 +33,7 @@ def write(pages: Pages) -> None:
 
 def _idea(name: str) -> str:
     doc = inspect.getdoc(importlib.import_module(name)) or ""
-    return " ".join(doc.partition("\n\n")[0].split())
+    return qualified(" ".join(doc.partition("\n\n")[0].split()), importlib.import_module(name))
 
 
 def _page(name: str) -> str:

@@ -4,6 +4,7 @@ Docstrings are plain text: formulas with bars and stars, code between double bac
 the sections ``Args``, ``Returns``, ``Raises``, ``Example``.
 """
 
+import inspect
 import re
 import textwrap
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 _KEPT = re.compile(r"``.+?``|:[a-z:]+:`[^`]+`|\S*__\S*")
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr|data|obj):`~?([^`]+)`")
+_BARE = re.compile(r":(func|class|meth|mod|attr|data|obj):`(\w+)`")
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 _SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Example|Examples|Attributes|Note):$")
 _OBJECT = re.compile(r"= <[^<>]*(?:<[^<>]*>)?[^<>]*>")
@@ -42,6 +44,32 @@ def _kept(text: str) -> str:
         return text if text.startswith(("``", ":")) else _plain(text).replace("__", "\\_\\_")
     private = any(part.startswith("_") for part in role[1].split("."))
     return f"``{role[1].rpartition('.')[2]}``" if private else text
+
+
+def qualified(text: str, owner: Any) -> str:
+    """Text with the full path in each role that has a bare name; a name that ``owner`` does not see becomes code.
+
+    >>> qualified("see :func:`escaped` and :class:`Nowhere`", as_rst)
+    'see :func:`_ext.docstrings.escaped` and ``Nowhere``'
+    """
+    return _BARE.sub(lambda role: _in_full(role, owner), text)
+
+
+def _in_full(role: re.Match[str], owner: Any) -> str:
+    owner = getattr(owner, "fget", owner)  # of a property
+    module = owner if inspect.ismodule(owner) else inspect.getmodule(owner)
+    names = vars(module) if module is not None else {}
+    cls = names.get(getattr(owner, "__qualname__", "").partition(".")[0])
+    found = names.get(role[2])
+    if inspect.isclass(cls) and hasattr(cls, role[2]):
+        path = f"{cls.__module__}.{cls.__qualname__}.{role[2]}"
+    elif inspect.ismodule(found):
+        path = found.__name__
+    elif found is not None and hasattr(found, "__qualname__"):
+        path = f"{found.__module__}.{found.__qualname__}"
+    else:
+        return f"``{role[2]}``"
+    return f":{role[1]}:`{path}`"
 
 
 def as_rst(lines: list[str]) -> list[str]:
@@ -142,7 +170,7 @@ def on_docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: 
     """Sphinx asks for the text of one object, and takes what is left in ``lines``."""
     from _ext.parts import with_options
 
-    lines[:] = with_options(obj, as_rst(lines))
+    lines[:] = with_options(obj, as_rst([qualified(line, obj) for line in lines]))
 
 
 def on_signature(

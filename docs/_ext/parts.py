@@ -11,7 +11,7 @@ from typing import Any
 
 import smalti
 from _ext.annotations import default, described, nested
-from _ext.docstrings import entries, escaped
+from _ext.docstrings import entries, escaped, qualified
 from _ext.pages import Pages, code, table, title, toctree
 from smalti.assembly.sections import SECTIONS
 from smalti.config.schema import option_parameters, type_hints
@@ -54,7 +54,7 @@ LEADS = {
 
 def lead(kind: str) -> str:
     """What a kind is, in a line: for a kind that is new, the first sentence of its base class."""
-    return LEADS.get(kind) or escaped(summary(kinds()[kind]))
+    return LEADS.get(kind) or escaped(qualified(summary(kinds()[kind]), kinds()[kind]))
 
 
 def walk(cls: type) -> Iterator[type]:
@@ -167,7 +167,7 @@ def _write_kind(pages: Pages, kind: str, base: type[Part]) -> None:
 def _idea(cls: type[Part]) -> str:
     """One line about a part: the first sentence of its file, which serves both sides of an adversarial pair."""
     doc = inspect.getdoc(importlib.import_module(cls.__module__)) or ""
-    return " ".join(doc.partition("\n\n")[0].split())
+    return qualified(" ".join(doc.partition("\n\n")[0].split()), cls)
 
 
 def _paper(cls: type[Part]) -> str:
@@ -341,7 +341,7 @@ def meanings(target: Any) -> dict[str, str]:
     found: dict[str, str] = {}
     for cls in reversed(inspect.getmro(target)):
         if cls.__doc__ and (dataclasses.is_dataclass(cls) or issubclass(cls, Part)):
-            found |= _args(inspect.cleandoc(cls.__doc__))
+            found |= _args(qualified(inspect.cleandoc(cls.__doc__), cls))
     return found
 
 

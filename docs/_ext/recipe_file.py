@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from _ext.annotations import nested
-from _ext.docstrings import escaped
+from _ext.docstrings import escaped, qualified
 from _ext.pages import Pages, code, title
 from _ext.parts import links, options_table
 from smalti.assembly.sections import SECTIONS
@@ -51,7 +51,7 @@ def _section(name: str, annotation: Any) -> list[str]:
     target = next(member for member in members if member is not type(None))
     if inspect.isclass(target) and issubclass(target, Part):
         return [f"It holds {links()[target]}, with its options.\n"]
-    found = [escaped(summary(target)) + "\n", options_table(target)]
+    found = [escaped(qualified(summary(target), target)) + "\n", options_table(target)]
     for option, hint in type_hints(target).items():
         found += [f"Of ``{option}``:\n\n{options_table(inner)}" for inner in nested(hint) if inner is not Transform]
     return found
