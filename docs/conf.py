@@ -18,6 +18,8 @@ source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 
+smartquotes = False  # would make one dash of the two before an option
+
 # whatever a text refers to in smalti must be there (see _ext/references.py)
 nitpicky = True
 nitpick_ignore_regex = [

@@ -1,5 +1,6 @@
 """The command line, read from the application: every verb with its arguments, options and example."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,12 +37,21 @@ def _section(name: str, command: Any) -> str:
     options = [param for param in shown if param.param_type_name == "option"]
     usage = " ".join([name, *map(_metavar, arguments), *(["[OPTIONS]"] if options else [])])
     lines = [f".. _{name.replace(' ', '-')}:\n", title(name, "-")]
-    lines += [escaped(paragraph) + "\n" for paragraph in _paragraphs(text)]
+    lines += [_prose(paragraph) + "\n" for paragraph in _paragraphs(text)]
     lines.append(code(usage + (f"\n\n# example\n{' '.join(example.split())}" if example else ""), "sh"))
     lines.append(f".. program:: {name}\n")
     for param in (*arguments, *options):
         lines.append(_entry(param))
     return "\n".join(lines)
+
+
+def _prose(text: str) -> str:
+    """Help as reStructuredText: what stands between backquotes, and options, are code.
+
+    >>> _prose("`tiny-` before one; --resume goes on")
+    '``tiny-`` before one; ``--resume`` goes on'
+    """
+    return escaped(re.sub(r"`([^`]+)`|(?<![\w-])(--[a-z][a-z-]+)", lambda code: f"``{code[1] or code[2]}``", text))
 
 
 def _paragraphs(text: str) -> list[str]:
@@ -63,7 +73,7 @@ def _entry(param: Any) -> str:
     default = param.default
     plain = isinstance(default, (int, float, str)) and not isinstance(default, bool)
     said = f" Default: ``{default}``." if plain else ""
-    return f".. option:: {head}\n\n{indented(escaped(' '.join((param.help or '').split())) + said)}\n"
+    return f".. option:: {head}\n\n{indented(_prose(' '.join((param.help or '').split())) + said)}\n"
 
 
 def _type(param: Any) -> str:

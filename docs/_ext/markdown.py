@@ -1,6 +1,7 @@
 """Markdown that is read on GitHub and in the site: links between the repository's root and its pages."""
 
 import re
+import textwrap
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ PAGES = {"README.md": "overview.md", "CONTRIBUTING.md": "contributing.md", "CHAN
 _FILE = re.compile(r"^```(\w+) (\S+\.\w+)$", re.MULTILINE)
 _CODE = re.compile(r"\]\(\.\./(smalti(?:/[\w./-]+)?)\)")
 _COMMAND = re.compile(r"(smalti|make|pip|python|torchrun) ")
+_SESSION = re.compile(r"(?<=\n)\n((?: {4}>>> .*\n)(?: {4}.*\n|\n(?= {4}>>> ))*)", re.MULTILINE)
 _NAMED = re.compile(r"^```(yaml) (\S+)$", re.MULTILINE)
 
 
@@ -75,6 +77,15 @@ def with_languages(text: str) -> str:
     return "\n".join(lines)
 
 
+def with_sessions(text: str) -> str:
+    """Indented examples as blocks of Python, for their colours.
+
+    >>> with_sessions("Then\\n\\n    >>> 1 + 1\\n    2\\n\\nand").split("\\n")
+    ['Then', '', '```pycon', '>>> 1 + 1', '2', '```', '', 'and']
+    """
+    return _SESSION.sub(lambda block: f"\n```pycon\n{textwrap.dedent(block[1])}```\n", text)
+
+
 def in_site(text: str) -> str:
     """A page of docs/ with links to the root's pages and to those of the code, and the names of its files as captions.
 
@@ -87,7 +98,7 @@ def in_site(text: str) -> str:
     :caption: own.yaml
     <BLANKLINE>
     """
-    text = with_languages(text)
+    text = with_sessions(with_languages(text))
     for name, page in PAGES.items():
         text = text.replace(f"](../{name}", f"](reference/{page}")
     text = _CODE.sub(to_page, text)
