@@ -24,10 +24,16 @@ def escaped(text: str) -> str:
 
     >>> print(escaped("mean(|AE(x) - x|) * w_ of ``x * y`` (arXiv:1703.10717)"))
     mean(\|AE(x) - x\|) \* w\_ of ``x * y`` (`arXiv:1703.10717 <https://arxiv.org/abs/1703.10717>`__)
+    >>> print(escaped("two ``Term``s, and ``cuda: `` before the name"))
+    two ``Term``\ s, and ``cuda:`` before the name
     """
     parts, end = [], 0
     for kept in _KEPT.finditer(text):
-        parts += [_plain(text[end : kept.start()]), _kept(kept[0])]
+        code = _kept(kept[0])
+        before, after = text[: kept.start()][-1:], text[kept.end() :][:1]
+        marked = code.endswith("`")
+        joined = ("\\ " if marked and before.isalnum() else "") + code + ("\\ " if marked and after.isalnum() else "")
+        parts += [_plain(text[end : kept.start()]), joined]
         end = kept.end()
     return "".join([*parts, _plain(text[end:])])
 
@@ -39,9 +45,11 @@ def _plain(text: str) -> str:
 
 def _kept(text: str) -> str:
     """Roles to private names lead nowhere: the name alone stands there as code."""
+    if text.startswith("``"):
+        return f"``{text.strip('`').strip()}``"
     role = _ROLE.fullmatch(text)
     if role is None:
-        return text if text.startswith(("``", ":")) else _plain(text).replace("__", "\\_\\_")
+        return text if text.startswith(":") else _plain(text).replace("__", "\\_\\_")
     private = any(part.startswith("_") for part in role[1].split("."))
     return f"``{role[1].rpartition('.')[2]}``" if private else text
 

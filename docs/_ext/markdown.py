@@ -112,7 +112,7 @@ def listed(text: str, folder: Path) -> str:
     Patterns that no page fits are left out, for Sphinx would warn of them: a page may come later.
 
     >>> every = " ".join(listed("wgan\\nno-such-page*\\n*", ROOT / "docs").split())
-    >>> every.startswith("wgan checkpoints "), every.count("wgan"), "no-such" in every
+    >>> every.startswith("wgan "), every.count("wgan"), "no-such" in every
     (True, 1, False)
     """
     lines = [line for line in text.split("\n") if not re.fullmatch(r"[\w-]+\*", line) or any(folder.glob(f"{line}.md"))]
