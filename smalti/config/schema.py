@@ -201,6 +201,7 @@ class Validator:
                 return result
             attempts.append(attempt.problems)
         fitting = [problems for problems in attempts if problems[0].place != place]
+        fitting += [problems for member, problems in zip(members, attempts, strict=True) if _is_of(value, member)]
         self.problems += (
             fitting[0] if fitting else [Problem(place, f"{shown(value)}: expected {_describe(annotation)}")]
         )
@@ -355,6 +356,12 @@ def _name(target: Any) -> str:
 def _one_of(choices: Sequence[Any]) -> str:
     words = [repr(choice) for choice in choices]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _is_of(value: Any, member: Any) -> bool:
+    """Whether a number is of the type that a member of a union has, and only out of its bounds."""
+    bare = get_args(member)[0] if get_origin(member) is typing.Annotated else member
+    return bare in {int, float} and isinstance(value, bare) and not isinstance(value, bool)
 
 
 def _describe(annotation: Any) -> str:

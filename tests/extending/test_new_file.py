@@ -84,7 +84,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns("__pycache__", "golden")
     shutil.copytree(ROOT / "smalti", root / "smalti", ignore=ignore)
     shutil.copytree(ROOT / "tests" / "contracts", root / "tests" / "contracts", ignore=ignore)
-    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py"):
+    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py", "tests/browser.py"):
         shutil.copy(ROOT / name, root / name)
     (root / "smalti" / "losses" / "huber.py").write_text(LOSS)
     return root

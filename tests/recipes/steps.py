@@ -3,11 +3,17 @@
 import torch
 
 from smalti.assembly.fitness import image_shape
-from smalti.assembly.recipe import load_recipe
+from smalti.assembly.recipe import load_recipe, read_document, shipped
 from smalti.bench.step import OurStep
 
 BATCH = 4
+OF_TOKENS = {"gpt", "far"}  # models that see no image
 LATE = 10**9 + 1  # all terms have started by then
+
+
+def with_images() -> list[str]:
+    """Shipped recipes whose models see images."""
+    return [name for name in shipped() if read_document(name).data["model"]["type"] not in OF_TOKENS]
 
 
 def step_of(name: str, *overrides: str) -> OurStep:
