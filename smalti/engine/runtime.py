@@ -48,15 +48,30 @@ class Runtime:
         self.memory_format = torch.channels_last if settings.channels_last is True else torch.contiguous_format
         # A group on the hosts: agreeing on a signal must not wait for the accelerator.
         self._hosts = dist.new_group(backend="gloo") if self.world_size > 1 else None
+        self._deterministic = settings.deterministic
         if settings.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may add up in another order
-            torch.backends.cudnn.benchmark = False
-            torch.use_deterministic_algorithms(True, warn_only=True)
 
     @property
     def reads_are_free(self) -> bool:
         """Whether a value may be read from the device at every step without stalling it."""
         return self.device.type == "cpu"
+
+    @contextmanager
+    def repeatable(self) -> Iterator[None]:
+        """Within, torch takes deterministic algorithms if the run asks for it; afterwards what it took before."""
+        if not self._deterministic:
+            yield
+            return
+        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        benchmark = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.backends.cudnn.benchmark = benchmark
 
     def postponing(self) -> AbstractContextManager[None]:
         """Within, checks of values on the device leave them in ``checks``, unless they may be read at every step."""

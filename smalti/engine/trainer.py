@@ -140,7 +140,7 @@ class Trainer:
         """
         if allow_changed_data and not resume:
             raise UserError("allow_changed_data (--allow-changed-data) says how to resume: add resume (--resume)")
-        with decoration(), writing(self.folder.path), self.runtime.together(), self.signal:
+        with decoration(), writing(self.folder.path), self.runtime.together(), self.runtime.repeatable(), self.signal:
             try:
                 self._start(resume, reschedule, allow_changed_data)
                 finished = self._train()

@@ -262,3 +262,12 @@ def test_other_threads_may_train() -> None:
     thread.start()
     thread.join()
     assert found == [False]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_deterministic_algorithms_are_taken_while_the_run_goes_on(asked: bool) -> None:
+    runtime = Runtime(EngineSettings(max_steps=1, device="cpu", deterministic=asked))
+    assert not torch.are_deterministic_algorithms_enabled()
+    with runtime.repeatable(), runtime.repeatable():
+        assert torch.are_deterministic_algorithms_enabled() == asked
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -32,7 +32,8 @@ def trial(trainer: Trainer, steps: int) -> Diagnosis:
     """
     steps = min(steps, trainer.settings.max_steps)
     found = trainer.doctor.diagnosis
-    with decoration(), writing(trainer.folder.path), trainer.runtime.together(), trainer.signal:
+    runtime = trainer.runtime
+    with decoration(), writing(trainer.folder.path), runtime.together(), runtime.repeatable(), trainer.signal:
         try:
             trainer.runtime.on_main(lambda: trainer.folder.claim(None, resume=False))
             trainer._prepare_to_train()
