@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from smalti.cli._app import app
 from smalti.cli.doctor import FOUND
 from smalti.diagnosis import FILE
+from smalti.diagnosis.rules import all_rules
 from smalti.report import report
 from tests.cli.conftest import TINY, Verb
 from tests.diagnosis.runs import D, log_of
@@ -63,13 +64,18 @@ def test_run_that_goes_on_is_read_up_to_its_last_whole_line(smalti_cli: Verb, si
     assert "data-limited" in smalti_cli("doctor", sick).stdout
 
 
+def title_of(rule: str) -> str:
+    return f"<h3>{next(found.title for found in all_rules() if found.id == rule)}"
+
+
 def test_page_begins_with_the_diagnosis(sick: Path, trained: Path, tmp_path: Path) -> None:
     report(sick)
     page = (sick / "report" / "index.html").read_text()
-    assert 0 < page.index("data-limited") < page.index("Measured on held-out images")
+    assert 0 < page.index('id="diagnosis"') < page.index(title_of("data-limited")) < page.index('id="result"')
     shutil.copytree(trained, tmp_path / "copy")
     report(tmp_path / "copy")
-    assert "Nothing found" in (tmp_path / "copy" / "report" / "index.html").read_text()
+    page = (tmp_path / "copy" / "report" / "index.html").read_text()
+    assert 0 < page.index('id="result"') < page.index("Nothing was found.")
 
 
 def test_recipe_is_tried_somewhere_else_and_what_was_not_seen_is_said(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_failure_of_the_last_validation_costs_neither_model_nor_checkpoint(tmp_p
 
 
 def test_failure_of_the_last_pictures_costs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(image: Image.Image, *arguments: object) -> None:
+    def refuse(image: Image.Image, *arguments: object, **options: object) -> None:
         raise ValueError("unknown file extension")
 
     with monkeypatch.context() as patch:

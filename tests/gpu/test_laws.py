@@ -18,7 +18,10 @@ def test_law_on_a_gpu(law: str, device: torch.device, tmp_path: Path) -> None:
     LAWS[law](device, tmp_path)
 
 
-@pytest.mark.parametrize("law", LAWS)
+LONG = {"nothing_waits_between_log_steps"}
+
+
+@pytest.mark.parametrize("law", [pytest.param(law, marks=[pytest.mark.slow] if law in LONG else []) for law in LAWS])
 def test_law(law: str, device: torch.device, tmp_path: Path) -> None:
     LAWS[law](device, tmp_path)
 

@@ -1,5 +1,9 @@
 """A step of a shipped recipe, small, without a data set."""
 
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
 import torch
 
 from smalti.assembly.fitness import image_shape
@@ -9,6 +13,16 @@ from smalti.bench.step import OurStep
 BATCH = 4
 OF_TOKENS = {"gpt", "far"}  # models that see no image
 LATE = 10**9 + 1  # all terms have started by then
+
+
+# Another recipe of the family, or of the same quantizer, is in the fast suite.
+VARIANTS = {"bsq-f8", "simvq-f16", "ibq-f16", "fqgan-dual-f8", "fqgan-triple-f8", "fqgan-dual-f16", "llamagen-f8"}
+VARIANTS |= {"wgan", "dcgan", "lsgan", "sngan", "stylegan2-256"}
+
+
+def in_turn(names: Iterable[str]) -> list[Any]:
+    """Parameters of a test: each of ``names``; those of which another stands for the family go to the slow matrix."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in VARIANTS else []) for name in names]
 
 
 def with_images() -> list[str]:

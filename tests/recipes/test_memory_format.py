@@ -17,7 +17,7 @@ from smalti.discriminators.diff_augment import DiffAugment
 from smalti.extractors import Extractor
 from smalti.extractors.vision_transformer import VisionTransformer
 from tests.contracts.examples import registered, tiny
-from tests.recipes.steps import step_of, with_images
+from tests.recipes.steps import in_turn, step_of, with_images
 
 GREY = "a grey image and a 1 x 1 kernel have no memory format; what is made of the answer has"
 RECORDS = "terms over latents give contiguous gradients; they are turned where they leave the quantizer"
@@ -84,7 +84,7 @@ def leaving(name: str) -> frozenset[str]:
     return frozenset(what.split(" (")[0] for what in found)
 
 
-@pytest.mark.parametrize("name", with_images())
+@pytest.mark.parametrize("name", in_turn(with_images()))
 def test_no_image_leaves_channels_last(name: str) -> None:
     known = EXCEPTIONS | EXCEPTIONS_OF.get(name, {})
     assert not sorted(leaving(name) - set(known))

@@ -11,6 +11,7 @@ import torch
 
 import smalti
 from smalti.assembly.recipe import load_recipe, read_document, shipped
+from tests.recipes.steps import in_turn
 
 RECIPES = ("llamagen-f16", "llamagen-f8", "quickstart", "vae-kl-f8", "vqgan-f16", "vqvae")
 ADVERSARIAL = tuple(name for name in RECIPES if name != "vqvae")
@@ -74,7 +75,7 @@ def of_autoencoders() -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", of_autoencoders())
+@pytest.mark.parametrize("name", in_turn(of_autoencoders()))
 def test_tiny_form_trains_measures_and_can_be_loaded(name: str, tmp_path: Path) -> None:
     # Whole validation images are what the tiny forms are measured on; a corner of them is enough here.
     overrides = ["engine.max_steps=3", "engine.log_every=1", "engine.sample_every=3"]

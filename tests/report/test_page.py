@@ -64,7 +64,7 @@ def test_a_reader_sees_what_the_run_was(written: Path, open_page: Open) -> None:
         assert shown in text
     assert found.page.locator("b b, h3 b, h1 b").count() == 0
     assert found.page.locator("nav a:visible").all_text_contents() == [
-        *("Result", "Diagnosis", "Pictures", "Curves", "Codebook", "Environment", "Recipe")
+        *("Diagnosis", "Result", "Pictures", "Curves", "Codebook", "Environment", "Recipe")
     ]
     assert (found.complaints, found.requests) == ([], [])
 
