@@ -123,7 +123,7 @@ To begin with:
   smalti report runs/quickstart                    its curves and its page again
   smalti evaluate runs/quickstart --data PHOTOS    how good it is, under a named protocol
   smalti reconstruct runs/quickstart CAT.PNG       what it makes of a picture
-  smalti tokenize runs/quickstart --data PHOTOS --out STORE
+  smalti tokenize runs/quickstart --data PHOTOS --size 256 --out STORE
 
 `smalti recipes list` shows what else can be trained, `smalti --help` all verbs, `smalti VERB --help` one of them.
 `smalti --install-completion` lets the shell complete verbs, options and recipes."""

@@ -88,6 +88,11 @@ CASES: list[tuple[str, Changes, Changes]] = [
     ("data-limited", {"data_wait": 0.7}, {"data_wait": 0.4}),
     ("memory-grows", {"memory": lambda step: 500.0 + 2 * step}, {"memory": lambda step: 500.0 + 0.3 * step}),
     ("memory-grows", {"memory": lambda step: 500.0 + 2 * step}, {"memory": lambda step: 500.0 + 200 * (step > 100)}),
+    (  # a validation takes a jump, between rises of a few KiB
+        "memory-grows",
+        {"memory": lambda step: 500.0 + 2 * step},
+        {"memory": lambda step: 500.0 + 0.001 * step + 200 * (step > 100)},
+    ),
 ]
 
 
