@@ -42,7 +42,8 @@ RULES = (
         look=_growing,
         patience=2,
         threshold="over ten log steps the memory rose every time but one, by over 64 MiB and a tenth without the "
-        "largest rise, as fast at the end as at the beginning: what a validation takes is a jump, what a cache takes flattens",
+        "largest rise, as fast at the end as at the beginning: what a validation takes is a jump, what a cache takes "
+        "flattens",
         cause="something keeps what it should let go: a list of tensors with their graphs, a cache without bound",
         change="look for it in losses and sources of your own (detach what is kept); data.workers: 0 tells whether it "
         "is the reading",
