@@ -169,6 +169,30 @@ recipes check binary.yaml
 recipes check tiny.yaml --set engine.max_steps=x --json
 recipes list extra
 recipes schema --json
+recipes schema --force
+recipes schema --file text.txt
+tokenize
+tokenize run
+tokenize run --data photos
+tokenize nowhere --data photos --out new
+tokenize run --data nowhere --out new
+tokenize run --data photos --out photos
+tokenize run --data photos --out new --views ninety
+tokenize run --data photos --out new --engine spark
+tokenize run --data photos --out new --actors 2
+tokenize run --data photos --out new --size 0
+tokenize run --data photos --out new --size 8 --batch-size 0
+tokenize run --data '{type: digit}' --out new
+tokenize generator --data photos --out new
+detokenize
+detokenize nowhere --out new
+detokenize photos --out new
+detokenize text.txt --out new
+tokens
+tokens nowhere
+tokens photos --check
+tokens text.txt
+tokens run
 recipes terms --markdwon
 evaluate
 evaluate run
@@ -529,8 +553,10 @@ def main(only: str) -> int:
             if found or only:
                 said = "\n".join((outcome.value or ["", "", ""])[1:]).strip()
                 bad += [f"smalti {line}: {'; '.join(found) or 'as it should'}\n{said[-700:]}"]
-            failed = [entry for entry in bad if "as it should" not in entry.splitlines()[0]]
         os.chdir("/")
+    if not count:
+        sys.exit(f"no call has {only!r} in it")
+    failed = [entry for entry in bad if "as it should" not in entry.splitlines()[0]]
     print("\n\n".join(bad))
     print(f"{count} wrong calls: {count - len(failed)} with exit code 2, one message, nothing changed; ", end="")
     print(f"slowest {slowest:.1f} s; {len(failed)} to look at")
