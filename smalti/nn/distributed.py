@@ -70,8 +70,3 @@ def all_gather(tensor: Tensor) -> Tensor:
     every = [torch.empty_like(mine) for _ in range(world_size())]
     dist.all_gather(every, mine)
     return torch.cat(every)
-
-
-def any_rank(flag: Tensor) -> Tensor:
-    """Whether the boolean scalar ``flag`` is true on any rank, a boolean scalar."""
-    return all_reduce_sum(flag.to(torch.int64)) > 0

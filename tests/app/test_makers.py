@@ -20,12 +20,7 @@ START = {"temperature": 1.0, "top_k": 0.0, "top_p": 1.0, "guidance": 1.0}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a ``tokenizer``, the ``store`` of its tokens and a ``run`` that learned from it."""
-    made = tmp_path_factory.mktemp("tokens")
-    toys.tokenizer(made / "tokenizer")
-    toys.store(made / "store", made / "tokenizer")
-    source = {"type": "tokens", "path": str(made / "store")}
-    toys.trainer(made / "run", toys.recipe(source, max_steps=2)).run()
-    return made
+    return toys.trained(tmp_path_factory.mktemp("tokens"), max_steps=2)
 
 
 def test_a_generator_draws_as_sample_does() -> None:

@@ -27,12 +27,7 @@ def run(*arguments: object) -> Result:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a ``tokenizer``, the ``store`` of its tokens and a ``run`` that learned from it."""
-    made = tmp_path_factory.mktemp("tokens")
-    toys.tokenizer(made / "tokenizer")
-    toys.store(made / "store", made / "tokenizer")
-    source = {"type": "tokens", "path": str(made / "store")}
-    toys.trainer(made / "run", toys.recipe(source, max_steps=4)).run()
-    return made
+    return toys.trained(tmp_path_factory.mktemp("tokens"), max_steps=4)
 
 
 @pytest.fixture(scope="module")

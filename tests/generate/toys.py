@@ -105,3 +105,12 @@ def parameters_after_four_steps(folder: Path, kind: str, batch_size: int) -> dic
     made = trainer(folder, what)
     made.run()
     return {name: value.double().flatten().tolist() for name, value in everything(made).items()}
+
+
+def trained(folder: Path, max_steps: int) -> Path:
+    """The folder, with a ``tokenizer``, the ``store`` of its tokens and a ``run`` that learned from it."""
+    tokenizer(folder / "tokenizer")
+    store(folder / "store", folder / "tokenizer")
+    source = {"type": "tokens", "path": str(folder / "store")}
+    trainer(folder / "run", recipe(source, max_steps=max_steps)).run()
+    return folder
