@@ -70,8 +70,11 @@ def _read(
     if data is not None or overrides:
         raise UserError(f"{'--data' if data is not None else '--set'} belongs to --recipe: a run is read as it is")
     from smalti.report import findings_of, read_run
+    from smalti.report.run import RECIPE
 
-    return findings_of(read_run(run or Path())), []
+    found = read_run(run or Path())
+    unread = [line for name, line in found.unread.items() if name == RECIPE]
+    return findings_of(found, unread.append), unread
 
 
 def _try(

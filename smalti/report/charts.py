@@ -1,7 +1,8 @@
 """Charts as a page draws them: panels with lines of one run or of several, over updates, images or seconds."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, get_args
 
 from smalti.report.codes import shares
@@ -13,8 +14,10 @@ AXES = ("images", "seconds")
 SECTIONS = get_args(Section)
 
 
-def charts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
-    """What the script of a page draws.
+def charts(
+    runs: Sequence[Run], names: Sequence[str], say: Callable[[Run, str], None] = lambda run, line: None
+) -> dict[str, Any]:
+    """What the script of a page draws; ``say`` is told in a line what of a run cannot be read.
 
     ``runs``: of each its ``name``, the steps ``x.step`` at which it logged anything with ``x.images`` and
     ``x.seconds`` at them, and ``starts`` of late terms. ``panels``: ``title``, ``unit``, ``scale``, ``section`` and
@@ -28,7 +31,7 @@ def charts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
         {"name": name, "x": place, "starts": late_starts(run)}
         for run, name, place in zip(runs, names, places, strict=True)
     ]
-    return {"runs": heads, "panels": [*drawn, *_frequencies(runs, names)]}
+    return {"runs": heads, "panels": [*drawn, *_frequencies(runs, names, say)]}
 
 
 def thinned(values: Sequence[float], most: int = MOST) -> list[int]:
@@ -116,11 +119,13 @@ def _of_several(
     return sorted(found.values(), key=lambda shown: SECTIONS.index(shown["section"]))
 
 
-def _frequencies(runs: Sequence[Run], names: Sequence[str]) -> Iterable[dict[str, Any]]:
+def _frequencies(
+    runs: Sequence[Run], names: Sequence[str], say: Callable[[Run, str], None]
+) -> Iterable[dict[str, Any]]:
     """How often each code was chosen, the most frequent first: one panel."""
     lines: list[dict[str, Any]] = []
     for number, (run, name) in enumerate(zip(runs, names, strict=True)):
-        for label, values in shares(run).items():
+        for label, values in shares(run, partial(say, run)).items():
             kept = _spread(len(values))
             lines.append(
                 {

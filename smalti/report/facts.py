@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from smalti.config import read_yaml
-from smalti.registry import UserError
-from smalti.report.run import Run, is_number
+from smalti.report.run import EVALUATION, RECIPE, Run, is_number
 from smalti.report.words import flatten, rows
 
 _BESIDE = ("step", "training_images", "seconds", "model_step", "images")  # in an evaluation, but no measurement
@@ -15,10 +14,7 @@ _WORDS = {"smalti": "smalti", "python": "Python", "torch": "PyTorch", "numpy": "
 
 def recipe_of(run: Run) -> Mapping[str, Any]:
     """The recipe as values; empty if there is none, or it cannot be read."""
-    try:
-        found = read_yaml(run.recipe, str(run.folder / "recipe.yaml")) if run.recipe else {}
-    except UserError:
-        return {}
+    found = read_yaml(run.recipe, str(run.folder / RECIPE)) if run.recipe else {}
     return found if isinstance(found, dict) else {}
 
 
@@ -34,6 +30,7 @@ def status(run: Run) -> tuple[bool, str]:
     most = engine.get("max_steps") if isinstance(engine, dict) else None
     measured = run.evaluation.get("step")
     ended = bool(run.evaluation) and (not is_number(measured) or measured >= run.step)
+    ended = ended or (EVALUATION in run.unread and is_number(most))  # it is written at the end
     if ended and (not is_number(most) or run.step >= most):
         return True, "finished"
     return False, f"not finished: {run.step:,} of {most:,} updates" if is_number(most) else "not finished"

@@ -16,7 +16,7 @@ from smalti.report import facts
 from smalti.report.charts import charts
 from smalti.report.health import findings_of
 from smalti.report.pictures import viewer
-from smalti.report.run import Run
+from smalti.report.run import EVALUATION, RECIPE, Run
 from smalti.report.words import terms
 from smalti.writing import write_whole
 
@@ -39,14 +39,16 @@ def write_page(runs: Sequence[Run], path: Path) -> Path:
         loader=PackageLoader("smalti.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     names = facts.names_of(runs)
+    unread = {run.folder: list(run.unread.values()) for run in runs}
+    drawn = charts(runs, names, lambda run, line: unread[run.folder].append(line))
     text = environment.get_template("page.html").render(
         style=style() + _text("page.css"),
         script=scripts(),
         charts_script=_text("charts.js"),
         viewer_script=_text("viewer.js"),
         plotly=plotly_library(),
-        charts=embedded(charts(runs, names)),
-        runs=[_run(run, name) for run, name in zip(runs, names, strict=True)],
+        charts=embedded(drawn),
+        runs=[_run(run, name, unread[run.folder]) for run, name in zip(runs, names, strict=True)],
         titles={rule.id: rule.title for rule in all_rules()},
         results=facts.results(runs),
         differences=facts.differences(runs),
@@ -68,9 +70,9 @@ def plotly_library() -> str:
     return base64.b64encode(gzip.compress(source, 9, mtime=0)).decode()
 
 
-def _run(run: Run, name: str) -> Mapping[str, Any]:
-    """What the template shows of a run."""
-    findings = findings_of(run)
+def _run(run: Run, name: str, unread: list[str]) -> Mapping[str, Any]:
+    """What the template shows of a run; ``unread`` are lines about files that cannot be read."""
+    findings = findings_of(run, unread.append)
     ended, state = facts.status(run)
     album = viewer(run, facts.makes_pairs(run))
     return {
@@ -85,6 +87,9 @@ def _run(run: Run, name: str) -> Mapping[str, Any]:
         "findings": findings,
         "warnings": facts.warnings(run, [finding.id for finding in findings]),
         "damaged": len(run.damaged),
+        "unread": unread,
+        "unmeasured": EVALUATION in run.unread,
+        "unread_recipe": RECIPE in run.unread,
         "album": album,
         "album_data": embedded({name: album[name] for name in ("steps", "images")}),
         "environments": facts.environments(run),

@@ -1,16 +1,17 @@
 """The run folder, as the report reads it: the only thing that report and engine share."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from smalti.config import read_json, read_text
+from smalti.config import read_json, read_text, read_yaml
 from smalti.registry import UserError
 from smalti.writing import printable
 
+EVALUATION, RECIPE = "evaluation.json", "recipe.yaml"
 _EXPECTED = "expected what `smalti train --out` wrote"
 
 
@@ -22,10 +23,11 @@ class Run:
         folder: where it is.
         recipe: the resolved recipe as YAML text; empty if there is none.
         records: the lines of ``metrics.jsonl``, in the order of their steps.
-        evaluation: ``evaluation.json``; empty before the run has ended.
+        evaluation: ``evaluation.json``; empty before the run has ended, or if it cannot be read.
         samples: pictures in the order of their names.
         environment: where it computed, from which step on; empty for runs that did not write it down.
         damaged: numbers of the lines of ``metrics.jsonl`` that could not be read.
+        unread: name of another file that cannot be read, and is left out -> a line that says why.
     """
 
     folder: Path
@@ -35,6 +37,7 @@ class Run:
     samples: tuple[Path, ...]
     environment: tuple[Mapping[str, Any], ...] = ()
     damaged: tuple[int, ...] = ()
+    unread: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -81,11 +84,10 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Reads a run folder. Lines of its log that are damaged are left out, and told in ``damaged``.
+    """Reads a run folder. Damaged lines of its log are left out, and told in ``damaged``; other files in ``unread``.
 
     Raises:
-        UserError: if it is no run folder, no line of its log can be read, or another file in it is damaged, with file
-            and line.
+        UserError: if it is no run folder, or no line of its log can be read.
     """
     folder = Path(folder)
     metrics = folder / "metrics.jsonl"
@@ -94,17 +96,38 @@ def read_run(folder: str | Path) -> Run:
         whole = [run for run in _runs_of(folder) if (run / "metrics.jsonl").is_file()]
         expected = f"the report is of a whole run: smalti report {whole[0]}" if whole else _EXPECTED
         raise UserError(f"{folder} is not a run folder: {what} ({expected})")
-    recipe, evaluation = folder / "recipe.yaml", folder / "evaluation.json"
     records, damaged = _records(metrics)
+    unread: dict[str, str] = {}
+
+    def optional(name: str, read: Callable[[Path], Any], nothing: Any) -> Any:
+        path = folder / name
+        try:
+            return read(path) if path.is_file() else nothing
+        except (UserError, OSError) as error:
+            unread[name] = left_out(path, error)
+            return nothing
+
     return Run(
         folder=folder,
-        recipe=read_text(recipe) if recipe.is_file() else "",
+        recipe=optional(RECIPE, _recipe, ""),
         records=tuple(records),
-        evaluation=read_evaluation(evaluation) if evaluation.is_file() else {},
+        evaluation=optional(EVALUATION, read_evaluation, {}),
         samples=tuple(sorted((folder / "samples").glob("*.png"))),
-        environment=_environment(folder / "environment.json"),
+        environment=optional("environment.json", _environment, ()),
         damaged=tuple(damaged),
+        unread=unread,
     )
+
+
+def left_out(path: Path, error: Exception) -> str:
+    """One line that says of a file in a run folder why it is not shown; by its name, whatever the folder is called.
+
+    >>> left_out(Path("runs/a/evaluation.json"), UserError("runs/a/evaluation.json: damaged"))
+    'evaluation.json: damaged; it is left out'
+    """
+    said = str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    said = said.replace(str(path), path.name)
+    return f"{'' if said.startswith(path.name) else f'{path.name}: '}{said}; it is left out"
 
 
 def _runs_of(checkpoint: Path) -> list[Path]:
@@ -139,14 +162,27 @@ def _record(line: str, place: str) -> Mapping[str, Any]:
     return record
 
 
+def _recipe(path: Path) -> str:
+    """The text of a recipe.
+
+    Raises:
+        UserError: if it is none, or no YAML.
+    """
+    text = read_text(path)
+    read_yaml(text, str(path))
+    return text
+
+
 def _environment(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """Entries with a step; one that is damaged is worth no refusal."""
-    try:
-        found = read_json(read_text(path), str(path)) if path.is_file() else []
-    except UserError:
-        return ()
-    entries = found if isinstance(found, list) else []
-    return tuple(entry for entry in entries if isinstance(entry, dict) and is_number(entry.get("step")))
+    """Entries with a step; one that is damaged is worth no refusal.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    found = read_json(read_text(path), str(path))
+    if not isinstance(found, list):
+        raise UserError(f"{path}: expected a list of entries")
+    return tuple(entry for entry in found if isinstance(entry, dict) and is_number(entry.get("step")))
 
 
 def read_evaluation(path: Path) -> Mapping[str, Any]:

@@ -8,7 +8,6 @@ import pytest
 
 from smalti.diagnosis import FILE, Diagnosis, Finding, Rule, Sighting, all_rules, replay, with_written
 from smalti.diagnosis.history import View
-from smalti.registry import UserError
 from tests.diagnosis.runs import RECIPE, D, log_of
 
 DEAF = {f"{D}critic/slope_max": lambda step: 0.0 if 60 <= step < 130 else 1.0}
@@ -94,6 +93,7 @@ def test_what_was_written_is_read_again_and_joins_what_the_log_still_tells(tmp_p
     assert [finding.over for finding in with_written([], tmp_path)] == [None, 150]
     assert len(with_written(diagnosis.findings, tmp_path)) == 2
     for wrong in ('{"id": 3}', "[]", '{"id": "a", "subject": "", "step": "x"}', '{"id": "a", "subject": 1, "step": 2}'):
-        (tmp_path / FILE).write_text(wrong + "\n")
-        with pytest.raises(UserError, match=r"diagnosis\.jsonl:1: expected a finding"):
-            with_written([], tmp_path)
+        (tmp_path / FILE).write_text("\n".join((lines[0], wrong, lines[1])) + "\n")
+        said: list[str] = []
+        assert [finding.id for finding in with_written([], tmp_path, said.append)] == ["plateau", "discriminator-dead"]
+        assert said == ["diagnosis.jsonl: 1 of 3 lines cannot be read; they are left out"]

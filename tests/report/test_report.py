@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from smalti.registry import UserError
-from smalti.report import read_run, report, rows
+from smalti.report import read_run, report, rows, write_page
 from smalti.report.page import plotly_library
 from smalti.report.panels import late_starts
 from smalti.report.pictures import course
@@ -50,6 +50,12 @@ def page_of(run: Path) -> Links:
     links = Links()
     links.feed((run / "report" / "index.html").read_text())
     return links
+
+
+def whole_text(page: Path) -> str:
+    links = Links()
+    links.feed(page.read_text())
+    return links.text
 
 
 def test_report_writes_the_curves_and_a_page_that_needs_nothing_beside_it(run: Path) -> None:
@@ -113,20 +119,51 @@ def test_series_leave_out_lines_without_the_quantity(run: Path) -> None:
             "metrics.jsonl:1: expected an object",
         ),
         (lambda run: (run / "metrics.jsonl").write_text('{"step": 1}\n'), "nothing to draw"),
-        (lambda run: (run / "evaluation.json").write_text("{"), "evaluation.json: damaged, it is no JSON"),
-        (lambda run: (run / "evaluation.json").write_text("[]"), "evaluation.json: expected an object"),
         (
             lambda run: (run / "metrics.jsonl").write_bytes(b'{"a": "\xe9"}\n'),
             r"metrics.jsonl: .*no text .*byte 7 is 0xe9",
         ),
-        (lambda run: (run / "recipe.yaml").write_bytes(b"name: \xe9"), r"recipe.yaml: .*no text .*byte 6 is 0xe9"),
-        (lambda run: (run / "evaluation.json").write_bytes(b"\xff\xfe"), r"evaluation.json: .*byte 0 is 0xff"),
     ],
 )
 def test_a_damaged_run_folder_is_named(run: Path, break_it: Callable[[Path], Any], message: str) -> None:
     break_it(run)
     with pytest.raises(UserError, match=message):
         report(run)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("evaluation.json", b'{"psnr": 31.', "evaluation.json: damaged, it is no JSON"),
+        ("evaluation.json", b"[]", "evaluation.json: expected an object of measurements; it is left out"),
+        ("evaluation.json", b"\xff\xfe", "evaluation.json: it is no text in UTF-8 (byte 0 is 0xff)"),
+        ("recipe.yaml", b"name: \xe9", "recipe.yaml: it is no text in UTF-8 (byte 6 is 0xe9); it is left out"),
+        ("recipe.yaml", b"a: [1\nb: 2\n", "recipe.yaml:2"),
+        ("environment.json", b'[{"step": 0, "to', "environment.json: damaged, it is no JSON"),
+        ("environment.json", b"{}", "environment.json: expected a list of entries; it is left out"),
+        ("diagnosis.jsonl", b"?\n{\xff}\n", "diagnosis.jsonl: 2 of 2 lines cannot be read; they are left out"),
+        ("samples/00002000.png", b"\x89PNG half", "00002000.png cannot be read"),
+        ("model/model.safetensors", b"\x08\x00", "model.safetensors: "),
+    ],
+)
+def test_a_file_that_is_damaged_is_left_out_of_the_page_and_told(
+    run: Path, name: str, content: bytes, line: str
+) -> None:
+    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).write_bytes(content)
+    text = whole_text(write_page([read_run(run)], run / "page.html"))
+    assert text.count(line) == 1
+    assert str(run) not in text
+    assert ("31.23 dB" in text) is ("What was measured cannot be read" not in text) is (name != "evaluation.json")
+    assert ("# <b>" in text) is ("The recipe cannot be read" not in text) is (name != "recipe.yaml")
+
+
+def test_of_several_runs_the_damaged_one_is_told(run: Path) -> None:
+    (run / "evaluation.json").write_text('{"psnr": 3')
+    other = write_run(run.parent / "well")
+    text = whole_text(write_page([read_run(run), read_run(other)], run / "page.html"))
+    assert text.count("evaluation.json: damaged") == 1
+    assert "Nothing was found in well." in text
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
