@@ -7,6 +7,10 @@ from torch import Tensor
 
 from smalti.metrics._tiles import tiles
 
+# Share of the squared lengths within which two squared distances are taken as equal: of equal ones sums in another
+# order differ in the last digits, and which of them is larger must not decide.
+ROUNDING = 1e-12
+
 
 def radii(points: Tensor, k: int) -> Tensor:
     """Squared distance of each point to its k-th nearest other one, float64 with shape (N,).
@@ -38,25 +42,33 @@ def radii(points: Tensor, k: int) -> Tensor:
     return torch.cat(found)
 
 
-def inside(queries: Tensor, centres: Tensor, squared_radii: Tensor) -> tuple[Tensor, Tensor]:
+def inside(
+    queries: Tensor, centres: Tensor, squared_radii: Tensor, *, closed: bool = True
+) -> tuple[Tensor, Tensor]:
     """In how many balls each query lies, and how many queries each ball holds, int64 with shapes (M,) and (N,).
 
     Args:
         queries: with shape (M, d).
         centres: of the balls, with shape (N, d).
-        squared_radii: with shape (N,); what lies on the border is inside.
+        squared_radii: with shape (N,).
+        closed: whether what lies on the border, up to rounding, is inside.
 
     Example:
-        >>> inside(torch.tensor([[0.5], [9.0]]), torch.tensor([[0.0], [1.0]]), torch.tensor([1.0, 1.0]))
-        (tensor([2, 0]), tensor([1, 1]))
+        >>> points, balls = torch.tensor([[0.5], [2.0], [9.0]]), torch.tensor([[0.0], [1.0]])
+        >>> inside(points, balls, torch.tensor([1.0, 1.0]))
+        (tensor([2, 1, 0]), tensor([1, 2]))
+        >>> inside(points, balls, torch.tensor([1.0, 1.0]), closed=False)
+        (tensor([2, 0, 0]), tensor([1, 1]))
     """
     centre = _centre(centres)
     of_query = torch.zeros(len(queries), dtype=torch.int64)
     of_ball = torch.zeros(len(centres), dtype=torch.int64)
     for i, balls in tiles(centres, centre):
+        lengths = balls.square().sum(dim=1)
         for j, some in tiles(queries, centre):
-            # Balls are the rows, as in radii: of equal points the distances are equal to the last bit.
-            held = _squares(balls, some) <= squared_radii[i : i + len(balls), None]
+            slack = ROUNDING * (lengths + some.square().sum(dim=1).amax())
+            squares, reach = _squares(balls, some), squared_radii[i : i + len(balls)].to(slack)
+            held = squares <= (reach + slack)[:, None] if closed else squares < (reach - slack)[:, None]
             of_ball[i : i + len(balls)] += held.sum(dim=1)
             of_query[j : j + len(some)] += held.sum(dim=0)
     return of_query, of_ball

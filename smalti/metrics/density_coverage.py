@@ -15,8 +15,8 @@ from smalti.metrics._neighbours import inside, one_if_finite, radii
 def density_coverage(real: Tensor, made: Tensor, *, k: int = 5) -> tuple[Tensor, Tensor]:
     """Real balls that hold a made feature, over k, and share of real balls that hold any; two scalars in float64.
 
-    A ball reaches from a real feature to its k-th neighbour among the real ones, itself not counted
-    (Naeem et al., arXiv:2002.09797).
+    A ball reaches from a real feature to its k-th neighbour among the real ones, itself not counted, and does not hold
+    its border (Naeem et al., arXiv:2002.09797, and their code): of equal sets without repetition both are 1.
 
     Args:
         real: with shape (N, d).
@@ -34,7 +34,7 @@ def density_coverage(real: Tensor, made: Tensor, *, k: int = 5) -> tuple[Tensor,
 
 def covered(real: Tensor, made: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
     """Real balls around each made feature over k, and 1 of each real ball that holds any, else 0, (M,) and (N,)."""
-    balls, held = inside(made, real, radii(real, k))
+    balls, held = inside(made, real, radii(real, k), closed=False)
     known = one_if_finite(real, made)
     return known * balls.double() / max(min(k, len(real) - 1), 1), known * (held > 0).double()
 

@@ -16,7 +16,7 @@ def precision_recall(real: Tensor, made: Tensor, *, k: int = 3) -> tuple[Tensor,
     """Shares of made features near real ones and of real near made ones, two scalars in float64 (arXiv:1904.06991).
 
     Near is what lies in a ball around any feature of the other set that reaches to its k-th neighbour there, itself not
-    counted.
+    counted; the border belongs to it.
 
     Args:
         real: with shape (N, d).

@@ -89,7 +89,7 @@ def test_radii_and_balls_are_those_of_all_distances(tile: int) -> None:
 def test_density_and_coverage_are_counts_of_balls(tile: int) -> None:
     real, made = torch.randn(40, 3, dtype=torch.float64), torch.randn(25, 3, dtype=torch.float64)
     reach = torch.cdist(real, real).fill_diagonal_(torch.inf).sort(dim=1).values[:, 4]
-    held = torch.cdist(real, made) <= reach[:, None]
+    held = torch.cdist(real, made) < reach[:, None]
     density, coverage = density_coverage(real, made, k=5)
     assert density.item() == pytest.approx(held.sum().item() / (5 * 25))
     assert coverage.item() == pytest.approx(held.any(dim=1).double().mean().item())
@@ -98,12 +98,31 @@ def test_density_and_coverage_are_counts_of_balls(tile: int) -> None:
 def test_equal_sets_are_precise_complete_and_dense() -> None:
     features = torch.randn(200, 3, dtype=torch.float64)
     assert precision_recall(features, features) == (1.0, 1.0)
-    density, coverage = density_coverage(features, features, k=5)
-    assert density.item() == pytest.approx((1 + 5) / 5)  # itself, and as many times a neighbour as it has some
-    assert coverage == 1.0
+    assert density_coverage(features, features, k=5) == (1.0, 1.0)  # each ball holds its own and four nearer ones
     far = features + 100.0
     assert precision_recall(features, far) == (0.0, 0.0)
     assert density_coverage(features, far) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1000.0])
+def test_what_lies_on_a_border_is_near_but_in_no_ball(tile: int, shift: float) -> None:
+    """Whole numbers in three dimensions: most distances occur many times. Numbers by exact counting in integers."""
+    random = torch.Generator().manual_seed(0)
+    sides = [torch.randint(0, 4, (count, 3), generator=random) for count in (40, 25)]
+    real, made = (side.double() / 7 + shift for side in sides)  # no distance is a number of finitely many bits
+
+    def squares(one: Tensor, other: Tensor) -> Tensor:
+        return (one[:, None] - other).square().sum(dim=2)
+
+    reach = [squares(side, side).sort(dim=1).values[:, 3:4] for side in sides]
+    across = squares(*sides)
+    assert (across == reach[0]).any()
+    near = (across <= reach[0]).any(dim=0), (across.T <= reach[1]).any(dim=0)
+    assert precision_recall(real, made, k=3) == tuple(side.double().mean() for side in near)
+    within = across < reach[0]
+    expected = within.sum().double() / (3 * 25), within.any(dim=1).double().mean()
+    torch.testing.assert_close(density_coverage(real, made, k=3), expected)
+    assert density_coverage(real[:1].expand(9, 3), real[:1].expand(8, 3)) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("measure", [precision_recall, density_coverage])
