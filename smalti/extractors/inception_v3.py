@@ -115,7 +115,10 @@ def prepare(images: Tensor, resize: Resize) -> Tensor:
     if resize == "tf":
         values = resize_like_tensorflow1(values, SIDE, SIDE)
     if resize == "pillow_bicubic":
-        values = F.interpolate(values, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0.0, 255.0)
+        # In double precision, as Pillow: places of pixels in float32 are off by hundredths of a level.
+        exact = values if values.device.type == "mps" else values.double()
+        exact = F.interpolate(exact, size=(SIDE, SIDE), mode="bicubic", antialias=True)
+        values = exact.clamp(0.0, 255.0).to(values.dtype)
     return (values - 128.0) / 128.0
 
 

@@ -42,9 +42,7 @@ def radii(points: Tensor, k: int) -> Tensor:
     return torch.cat(found)
 
 
-def inside(
-    queries: Tensor, centres: Tensor, squared_radii: Tensor, *, closed: bool = True
-) -> tuple[Tensor, Tensor]:
+def inside(queries: Tensor, centres: Tensor, squared_radii: Tensor, *, closed: bool = True) -> tuple[Tensor, Tensor]:
     """In how many balls each query lies, and how many queries each ball holds, int64 with shapes (M,) and (N,).
 
     Args:

@@ -115,9 +115,9 @@ def test_what_lies_on_a_border_is_near_but_in_no_ball(tile: int, shift: float) -
         return (one[:, None] - other).square().sum(dim=2)
 
     reach = [squares(side, side).sort(dim=1).values[:, 3:4] for side in sides]
-    across = squares(*sides)
+    across, back = squares(*sides), squares(*reversed(sides))
     assert (across == reach[0]).any()
-    near = (across <= reach[0]).any(dim=0), (across.T <= reach[1]).any(dim=0)
+    near = (across <= reach[0]).any(dim=0), (back <= reach[1]).any(dim=0)
     assert precision_recall(real, made, k=3) == tuple(side.double().mean() for side in near)
     within = across < reach[0]
     expected = within.sum().double() / (3 * 25), within.any(dim=1).double().mean()
