@@ -111,7 +111,8 @@ class Diffusers(Format):
             return None
         there = config_there(config)
         if is_config(beside):
-            there |= {key: value for key, value in beside.items() if not key.startswith("_")}
+            # With lookup_from_codebook, as of aMUSEd, it decodes indices alone, and no latents.
+            there |= {key: value for key, value in beside.items() if key[:1] != "_" and key != "lookup_from_codebook"}
         state = model.state_dict()
         translated = to_theirs(state, self.table(layout_of_ours(state)))
         return None if translated.problems else DiffusersTwin(translated.state, there)
@@ -214,6 +215,9 @@ def _check(there: Mapping[str, Any], config: Mapping[str, Any], where: str) -> N
     """Whether the configuration beside the weights is one of ours, and says what the tensors say."""
     if there.get("act_fn", "silu") not in {"silu", "swish"}:
         raise UserError(f"{where}: act_fn={there['act_fn']!r}: smalti has 'silu' only")
+    taken, given = there.get("in_channels", 3), there.get("out_channels", 3)
+    if taken != given:
+        raise UserError(f"{where}: in_channels={taken!r}, out_channels={given!r}: expected equal, smalti gives back images")
     here = config_there(config)
     names = ("block_out_channels", "layers_per_block", "latent_channels", "in_channels", "num_vq_embeddings")
     problems = [

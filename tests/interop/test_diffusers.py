@@ -14,6 +14,7 @@ from smalti.interop.conversion import import_checkpoint
 from smalti.interop.converting import convert
 from smalti.models._latents import LatentScale
 from smalti.models.autoencoder import Autoencoder
+from smalti.registry import UserError
 from tests.conftest import GOLDEN
 from tests.interop.checkpoints import save, shaken, tiny_kl, zoo_model
 from tests.quantized import the_quantizer
@@ -69,6 +70,26 @@ def test_vq_models_of_the_zoo_compute_the_same_in_diffusers(name: str, tmp_path:
         _, _, (_, _, indices) = network.quantize(latents)
         assert torch.equal(output.indices.flatten(), indices.flatten())
         close(model.decode(output.latent), network.decode(latents).sample)
+
+
+def test_a_codebook_that_decodes_indices_alone_is_compared_too(tmp_path: Path) -> None:
+    """As of aMUSEd: ``decode`` there takes indices, so that latents would be looked up as such."""
+    options = {"block_out_channels": [32, 32], "down_block_types": ["DownEncoderBlock2D"] * 2, "latent_channels": 4}
+    options |= {"up_block_types": ["UpDecoderBlock2D"] * 2, "lookup_from_codebook": True, "num_vq_embeddings": 8}
+    network = diffusers.VQModel(**options, mid_block_add_attention=False).eval()
+    network.save_pretrained(tmp_path / "vqvae")
+    done = convert(tmp_path / "vqvae", tmp_path / "ours")
+    assert done.checks[0].against == "in diffusers:"
+    indices = torch.randint(8, (2, 1, 3, 4))
+    theirs = network.decode(indices, force_not_quantize=True, shape=(2, 3, 4, 4)).sample
+    close(smalti.load(tmp_path / "ours").decode_indices(indices), theirs)
+
+
+def test_other_channels_out_than_in_are_refused_as_such(tmp_path: Path) -> None:
+    network = diffusers.AutoencoderKL.from_config(golden_options() | {"in_channels": 4})
+    network.save_pretrained(tmp_path / "vae")
+    with pytest.raises(UserError, match=r"in_channels=4, out_channels=3: expected equal"):
+        smalti.load(tmp_path / "vae")
 
 
 def test_tiling_and_slicing_work_there(tmp_path: Path) -> None:
