@@ -29,12 +29,14 @@ class Layout:
         encoder_attention: whether the encoder's middle has attention.
         decoder_attention: whether the decoder's middle has.
         codebook: name of the only codebook, None if there is none, or several.
+        drawn: whether its codes are drawn by logits (Gumbel softmax), and not the nearest ones.
     """
 
     levels: int
     encoder_attention: bool = True
     decoder_attention: bool = True
     codebook: str | None = None
+    drawn: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

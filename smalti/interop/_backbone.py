@@ -12,8 +12,8 @@ RESBLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv
 ATTENTION = {"norm": "norm", "q": "q", "k": "k", "v": "v", "proj_out": "out"}
 OWN = (
     Note(
-        r"bottleneck\.branches\.\w+\.quantizer\.(window\.|ema_|initialized)",
-        "usage counters and moving averages of our codebooks",
+        r"bottleneck\.branches\.\w+\.quantizer\.(window\.|ema_|initialized|updates$)",
+        "counters and moving averages of our codebooks",
     ),
 )
 
@@ -94,6 +94,7 @@ class Dialect:
             encoder_attention=self._has_attention("encoder", keys),
             decoder_attention=self._has_attention("decoder", keys),
             codebook=USUAL if any(key.startswith("quantize.") for key in keys) else None,
+            drawn=any(key.startswith(("quantize.proj.", "quantize.embed.")) for key in keys),
         )
 
     def _has_attention(self, part: str, keys: Collection[str]) -> bool:
@@ -140,7 +141,18 @@ def bottleneck_rules(layout: Layout) -> list[Rule]:
     return [
         *layer("quant_conv", f"{ours}.projection"),
         *layer("post_quant_conv", "decoder.projection"),
-        *([] if layout.codebook is None else [Rule("quantize.embedding.weight", f"{ours}.quantizer.weight")]),
+        *([] if layout.codebook is None else _quantizer_rules(f"{ours}.quantizer", layout.drawn)),
+    ]
+
+
+def _quantizer_rules(ours: str, drawn: bool) -> list[Rule]:
+    """The rows of a table, and of a GumbelQuantize the logits that choose among them."""
+    if not drawn:
+        return [Rule("quantize.embedding.weight", f"{ours}.weight")]
+    return [
+        Rule("quantize.embed.weight", f"{ours}.weight"),
+        Rule("quantize.proj.weight", f"{ours}.logits.weight", "kernel"),
+        Rule("quantize.proj.bias", f"{ours}.logits.bias"),
     ]
 
 
@@ -154,4 +166,5 @@ def layout_of_ours(keys: Collection[str]) -> Layout:
         encoder_attention=attention["encoder"],
         decoder_attention=attention["decoder"],
         codebook=names.pop() if len(names) == 1 else None,
+        drawn=any(key.endswith(".quantizer.logits.weight") for key in keys),
     )

@@ -17,13 +17,14 @@ def only_quantizer(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return found[0] if len(found) == 1 else None
 
 
-def reasons_against(config: Mapping[str, Any], type: str = "nearest") -> list[str]:
-    """Why a format with one codebook of rows, of one type of quantizer, cannot express the bottleneck."""
+def reasons_against(config: Mapping[str, Any], types: tuple[str, ...] = ("nearest",)) -> list[str]:
+    """Why a format with one codebook of rows, of a quantizer of these types, cannot express the bottleneck."""
     found = quantizers(config)
     if len(found) > 1:
         return [f"the codebooks {', '.join(found)}: expected one"]
-    odd = [options["type"] for options in found.values() if options["type"] != type]
-    return [f"codes of a quantizer of the type {odd[0]!r}: expected {type!r}"] if odd else []
+    odd = [options["type"] for options in found.values() if options["type"] not in types]
+    expected = " or ".join(map(repr, types))
+    return [f"codes of a quantizer of the type {odd[0]!r}: expected {expected}"] if odd else []
 
 
 def are_unit(config: Mapping[str, Any]) -> bool:

@@ -141,8 +141,12 @@ def _branch(shapes: Shapes, place: str, in_channels: int, heads: int) -> Config:
     adapter = _adapter(shapes, f"{place}.adapter", in_channels, heads) if shapes.has(f"{place}.adapter.") else None
     projected = shapes.has(f"{place}.projection.") or adapter is not None
     channels = shapes.length(f"{place}.projection.bias") if projected else in_channels
-    size = shapes.rows(f"{place}.quantizer.weight", channels)
-    quantizer = {"type": "nearest", "size": size, "channels": channels}
+    drawn = shapes.has(f"{place}.quantizer.logits.")
+    quantizer = {
+        "type": "gumbel" if drawn else "nearest",
+        "size": shapes.rows(f"{place}.quantizer.weight", channels),
+        "channels": channels,
+    }
     return {"quantizer": quantizer, "adapter": adapter, "projection": projected}
 
 

@@ -23,32 +23,38 @@ class Rule:
     Args:
         theirs: pattern of the foreign key.
         ours: pattern of our key, with the same names.
-        form: ``linear``: there a matrix (c, d), here a 1x1 convolution (c, d, 1, 1); ``first`` and ``rest``: here the
-            first row and the other rows of what is one tensor there.
+        form: ``linear``: there a matrix (c, d), here a 1x1 convolution (c, d, 1, 1); ``kernel``: the other way round;
+            ``first`` and ``rest``: here the first row and the other rows of what is one tensor there.
         direction: ``in``: an older spelling, understood and never written.
     """
 
     theirs: str
     ours: str
-    form: Literal["same", "linear", "first", "rest"] = "same"
+    form: Literal["same", "linear", "kernel", "first", "rest"] = "same"
     direction: Literal["both", "in"] = "both"
 
     def take(self, value: Tensor) -> Tensor:
         """What we hold of their tensor."""
         if self.form == "linear" and value.ndim == 2:
             return value[:, :, None, None]
+        if self.form == "kernel" and value.shape[2:] == (1, 1):
+            return value[:, :, 0, 0]
         if self.form in {"first", "rest"} and value.ndim:
             return value[:1] if self.form == "first" else value[1:]
         return value
 
     def give(self, value: Tensor) -> Tensor:
         """What they hold of our tensor."""
+        if self.form == "kernel":
+            return value[:, :, None, None]
         return value[:, :, 0, 0] if self.form == "linear" else value
 
     def shape_there(self, ours: Shape, theirs: Shape) -> Shape:
         """The shape they need for ours; ``theirs`` is what the file has."""
         if self.form == "linear":
             return ours[:2]
+        if self.form == "kernel":
+            return (*ours, 1, 1)
         if self.form in {"first", "rest"}:
             return (ours[0] + 1 if self.form == "rest" else theirs[0] if theirs else 1, *ours[1:])
         return ours

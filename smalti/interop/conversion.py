@@ -32,6 +32,7 @@ TRAINING_ONLY = frozenset(
         "ema",
         "revival",
         "temperature",
+        "hard",
         "usage_window",
         "latents",
     }

@@ -217,7 +217,7 @@ def _check(there: Mapping[str, Any], config: Mapping[str, Any], where: str) -> N
         raise UserError(f"{where}: act_fn={there['act_fn']!r}: smalti has 'silu' only")
     taken, given = there.get("in_channels", 3), there.get("out_channels", 3)
     if taken != given:
-        raise UserError(f"{where}: in_channels={taken!r}, out_channels={given!r}: expected equal, smalti gives back images")
+        raise UserError(f"{where}: in_channels={taken!r}, out_channels={given!r}: expected equal numbers")
     here = config_there(config)
     names = ("block_out_channels", "layers_per_block", "latent_channels", "in_channels", "num_vq_embeddings")
     problems = [

@@ -18,13 +18,13 @@ class IBQ(LatentDiffusion):
     """Checkpoints of SEED-Voken's IBQ, with 1,024 to 262,144 codes."""
 
     title = "IBQ (SEED-Voken)"
-    quantizer = "ibq"
+    quantizers = ("ibq",)
     by_name_only = True
     asks = frozenset()
 
     def recognises(self, keys: Collection[str]) -> bool:
         """By taming's levels with a codebook."""
-        return super().recognises(keys) and any(key.startswith("quantize.") for key in keys)
+        return super().recognises(keys) and "quantize.embedding.weight" in keys
 
     def complete(
         self, config: dict[str, Any], beside: Mapping[str, Any], options: ImportOptions, where: str
@@ -36,7 +36,7 @@ class IBQ(LatentDiffusion):
         """
         config = super().complete(config, beside, options, where)
         for quantizer in quantizers(config).values():
-            quantizer["type"] = self.quantizer
+            quantizer["type"] = "ibq"
         return config
 
     def notes(self, config: Mapping[str, Any]) -> list[str]:

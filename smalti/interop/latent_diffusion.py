@@ -1,11 +1,11 @@
 """latent-diffusion (Rombach et al., arXiv:2112.10752) and taming-transformers (Esser et al., arXiv:2012.09841).
 
-KL and VQ autoencoders, alone, inside a Lightning checkpoint, or as ``first_stage_model`` of Stable Diffusion.
+KL, VQ and Gumbel VQ autoencoders: alone, in a Lightning checkpoint, or as ``first_stage_model`` of Stable Diffusion.
 """
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ class LatentDiffusion(Format):
 
     title = "latent-diffusion / taming-transformers"
     suffixes = (".ckpt", ".pt", ".safetensors")
-    quantizer = "nearest"
+    quantizers: ClassVar[tuple[str, ...]] = ("nearest", "gumbel")
     asks = frozenset({"scaling_factor"})
 
     def recognises(self, keys: Collection[str]) -> bool:
@@ -40,9 +40,7 @@ class LatentDiffusion(Format):
         return any(key.startswith("encoder.down.") for key in keys)
 
     def refuses(self, keys: Collection[str]) -> str | None:
-        """Gumbel quantizers, remapped codes and linear attention."""
-        if any(key.startswith(("quantize.proj.", "quantize.embed.")) for key in keys):
-            return "its codes are chosen by Gumbel softmax over logits (GumbelQuantize), not by the nearest row"
+        """Remapped codes, linear attention and other networks."""
         if "quantize.used" in keys:
             return "its tokens are remapped to a subset of the codebook ('remap'); re-index them in the original first"
         if any(".to_qkv." in key for key in keys):
@@ -72,7 +70,7 @@ class LatentDiffusion(Format):
             UserError: if the YAML asks for what smalti has not, or is of a quantizer that is another format here.
         """
         named = str(_find(beside, "class_path").get("class_path", ""))
-        if named.endswith(".IBQ") and self.quantizer == "nearest":
+        if named.endswith(".IBQ") and "ibq" not in self.quantizers:
             raise UserError(f"{where}: class_path: {named}: its codes are compared by products: say --from ibq")
         model = _find(beside, "ddconfig")
         network = model.get("ddconfig", {})
@@ -91,13 +89,16 @@ class LatentDiffusion(Format):
     def unsupported(self, config: Mapping[str, Any]) -> list[str]:
         """Unit codes and other groups: nothing in the keys shows them."""
         reasons = [] if config["encoder"]["groups"] == 32 == config["decoder"]["groups"] else ["groups other than 32"]
-        reasons += reasons_against(config, self.quantizer)
+        reasons += reasons_against(config, self.quantizers)
         return reasons + (["codes compared as unit vectors"] if are_unit(config) else [])
 
     def notes(self, config: Mapping[str, Any]) -> list[str]:
         """The weights its quantizer was trained with."""
-        if only_quantizer(config) is None:
+        quantizer = only_quantizer(config)
+        if quantizer is None:
             return []
+        if quantizer["type"] == "gumbel":
+            return ["its codes are drawn by logits (GumbelQuantize): to go on, categorical_kl in place of commitment"]
         return [
             "trained with beta on the wrong term (VectorQuantizer2, legacy): to go on as it was, weigh commitment with "
             "1 and codebook with 0.25"

@@ -57,7 +57,6 @@ REFUSED = {
     "taming_gumbel_quantize_256_256_8192": "no known format",
 }
 RELATIVES = {
-    "quantize.embed.weight": "Gumbel",
     "quantize.used": "remap",
     "encoder.mid.attn_1.to_qkv.weight": "linear attention",
 }
