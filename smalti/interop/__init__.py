@@ -30,6 +30,7 @@ class Layout:
         decoder_attention: whether the decoder's middle has.
         codebook: name of the only codebook, None if there is none, or several.
         drawn: whether its codes are drawn by logits (Gumbel softmax), and not the nearest ones.
+        spatial: whether the decoder is normalised by the latent (MoVQ).
     """
 
     levels: int
@@ -37,6 +38,7 @@ class Layout:
     decoder_attention: bool = True
     codebook: str | None = None
     drawn: bool = False
+    spatial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from smalti.interop._table import Note, Rule, layer
 
 RESBLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2", "nin_shortcut": "shortcut"}
 ATTENTION = {"norm": "norm", "q": "q", "k": "k", "v": "v", "proj_out": "out"}
+SPATIAL = {"norm_layer": "group", "conv_y": "scale", "conv_b": "shift"}  # parts of a norm there -> here
 OWN = (
     Note(
         r"bottleneck\.branches\.\w+\.quantizer\.(window\.|ema_|initialized|updates$)",
@@ -35,6 +36,7 @@ class Dialect:
         attention_parts: layers of an attention there -> here.
         linear: layers of an attention that are matrices there.
         old_attention_parts: an older spelling, read only.
+        spatial_attention_norm: the norm of an attention that is normalised by the latent.
     """
 
     encoder_level: str
@@ -49,40 +51,48 @@ class Dialect:
     attention_parts: Mapping[str, str] = field(default_factory=lambda: ATTENTION)
     linear: tuple[str, ...] = ()
     old_attention_parts: Mapping[str, str] = field(default_factory=dict)
+    spatial_attention_norm: str = "spatial_norm"
 
     def rules(self, layout: Layout, encoder_head: bool = True) -> list[Rule]:
         """The rules of encoder and decoder; ``encoder_head`` is false if the encoder ends at its middle."""
         return [
             *layer("encoder.conv_in", "encoder.conv_in"),
-            *self._levels(self.encoder_level, "encoder", self.down),
-            *self._middle("encoder", layout.encoder_attention),
-            *(self._head("encoder") if encoder_head else ()),
+            *self._levels(self.encoder_level, "encoder", self.down, False),
+            *self._middle("encoder", layout.encoder_attention, False),
+            *(self._head("encoder", False) if encoder_head else ()),
             *layer("decoder.conv_in", "decoder.conv_in"),
-            *self._middle("decoder", layout.decoder_attention),
-            *self._levels(self.decoder_level, "decoder", self.up),
-            *self._head("decoder"),
+            *self._middle("decoder", layout.decoder_attention, layout.spatial),
+            *self._levels(self.decoder_level, "decoder", self.up, layout.spatial),
+            *self._head("decoder", layout.spatial),
         ]
 
-    def _levels(self, there: str, part: str, resample: str) -> Iterator[Rule]:
+    def _levels(self, there: str, part: str, resample: str, spatial: bool) -> Iterator[Rule]:
         ours = f"{part}.levels.{{level}}"
-        yield from layer(f"{there}.{self.block}", f"{ours}.blocks.{{block}}", self.resblock)
-        yield from self._attention(f"{there}.{self.attention}", f"{ours}.attentions.{{block}}")
+        yield from self._block(f"{there}.{self.block}", f"{ours}.blocks.{{block}}", spatial)
+        yield from self._attention(f"{there}.{self.attention}", f"{ours}.attentions.{{block}}", spatial)
         yield from layer(f"{there}.{resample}", f"{ours}.resample.conv")
 
-    def _middle(self, part: str, attention: bool) -> Iterator[Rule]:
+    def _middle(self, part: str, attention: bool, spatial: bool) -> Iterator[Rule]:
         first, between, second = (f"{part}.{name}" for name in self.middle)
-        yield from layer(first, f"{part}.middle.0", self.resblock)
+        yield from self._block(first, f"{part}.middle.0", spatial)
         if attention:
-            yield from self._attention(between, f"{part}.middle.1")
-        yield from layer(second, f"{part}.middle.{2 if attention else 1}", self.resblock)
+            yield from self._attention(between, f"{part}.middle.1", spatial)
+        yield from self._block(second, f"{part}.middle.{2 if attention else 1}", spatial)
 
-    def _attention(self, there: str, ours: str) -> Iterator[Rule]:
-        yield from layer(there, ours, self.attention_parts, linear=self.linear)
+    def _block(self, there: str, ours: str, spatial: bool) -> Iterator[Rule]:
+        yield from layer(there, ours, _of_norms(self.resblock) if spatial else self.resblock)
+
+    def _attention(self, there: str, ours: str, spatial: bool) -> Iterator[Rule]:
+        parts = self.attention_parts
+        if spatial:
+            named = {self.spatial_attention_norm if here == "norm" else name: here for name, here in parts.items()}
+            parts = _of_norms(named)
+        yield from layer(there, ours, parts, linear=self.linear)
         yield from layer(there, ours, self.old_attention_parts, linear=tuple(self.old_attention_parts), old=True)
 
-    def _head(self, part: str) -> Iterator[Rule]:
+    def _head(self, part: str, spatial: bool) -> Iterator[Rule]:
         norm, conv = self.head
-        yield from layer(f"{part}.{norm}", f"{part}.head.norm")
+        yield from layer(f"{part}.{norm}", f"{part}.head.norm", SPATIAL if spatial else None)
         yield from layer(f"{part}.{conv}", f"{part}.head.conv")
 
     def layout(self, keys: Collection[str]) -> Layout:
@@ -95,10 +105,20 @@ class Dialect:
             decoder_attention=self._has_attention("decoder", keys),
             codebook=USUAL if any(key.startswith("quantize.") for key in keys) else None,
             drawn=any(key.startswith(("quantize.proj.", "quantize.embed.")) for key in keys),
+            spatial=any(".conv_y." in key for key in keys),
         )
 
     def _has_attention(self, part: str, keys: Collection[str]) -> bool:
         return any(key.startswith(f"{part}.{self.middle[1]}.") for key in keys)
+
+
+def _of_norms(parts: Mapping[str, str]) -> dict[str, str]:
+    """Layers there -> here, with the parts of each norm in its place."""
+    return {
+        f"{there}{piece and '.'}{piece}": f"{here}{own and '.'}{own}"
+        for there, here in parts.items()
+        for piece, own in (SPATIAL.items() if here.startswith("norm") else [("", "")])
+    }
 
 
 COMPVIS = Dialect(
@@ -167,4 +187,5 @@ def layout_of_ours(keys: Collection[str]) -> Layout:
         decoder_attention=attention["decoder"],
         codebook=names.pop() if len(names) == 1 else None,
         drawn=any(key.endswith(".quantizer.logits.weight") for key in keys),
+        spatial="decoder.head.norm.scale.weight" in keys,
     )

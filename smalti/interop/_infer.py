@@ -115,6 +115,7 @@ def _decoder(shapes: Shapes, layout: Layout, channels: int, latent_channels: int
         "blocks": shapes.count(r"decoder\.levels\.[0-9]+\.blocks\.([0-9]+)\.") - 1,
         "attention_levels": sorted(last - level for level in attention),
         "middle_attention": layout.decoder_attention,
+        **({"norm": "spatial"} if layout.spatial else {}),
     }
 
 

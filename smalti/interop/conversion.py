@@ -195,7 +195,7 @@ def _differences(made: Translation, kind: Format, config: Mapping[str, Any]) -> 
         again = config_from(checkpoint, kind, table, kind.unseen(config))
         for part in ("encoder", "decoder"):
             if part in again:
-                again[part]["groups"] = config["encoder"]["groups"]
+                again[part]["groups"] = config[part]["groups"]
         with on_meta_device():
             read = config_of(_built(again))
     except UserError as error:

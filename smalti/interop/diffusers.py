@@ -25,6 +25,7 @@ RELATIVES = (
     ("decoder_unet.", "ConsistencyDecoderVAE, whose decoder is a consistency model"),
     ("bn.running_", "AutoencoderKLFlux2, which normalises patches of its latents"),
 )
+SPATIAL_GROUPS = 32  # of norms that the latent has a part in, whatever norm_num_groups says
 DEFAULT_SCALE = 0.18215  # of AutoencoderKL, where a configuration says nothing
 
 
@@ -40,9 +41,7 @@ class Diffusers(Format):
         return any(key.startswith("encoder.down_blocks.0.resnets.") for key in keys)
 
     def refuses(self, keys: Collection[str]) -> str | None:
-        """MoVQ, whose decoder is normalised by the codes, video autoencoders and other classes that encode alike."""
-        if any(".spatial_norm." in key or ".norm1.conv_y." in key for key in keys):
-            return "its decoder is normalised by the codes (MoVQ, norm_type 'spatial'), which smalti has not"
+        """Video autoencoders and other classes that encode alike."""
         if any(".temporal_res_block." in key or ".conv1.conv." in key for key in keys):
             return "it is an autoencoder of videos"
         for beginning, what in RELATIVES:
@@ -68,7 +67,8 @@ class Diffusers(Format):
         """
         there = beside if is_config(beside) else {}
         groups = there.get("norm_num_groups", 32)
-        config["encoder"]["groups"] = config["decoder"]["groups"] = groups
+        config["encoder"]["groups"] = groups
+        config["decoder"]["groups"] = SPATIAL_GROUPS if is_spatial(config) else groups
         _check(there, config, where)
         latents = _latents(there, options.scaling_factor, is_kl=config["bottleneck"]["type"] == "gaussian")
         return {**config, "latents": latents} if latents else config
@@ -79,8 +79,10 @@ class Diffusers(Format):
         reasons = [
             f"{name} {_listed(encoder[name])} of the encoder, {_listed(decoder[name])} of the decoder: expected equal"
             for name in ("multipliers", "channels", "blocks", "attention_levels", "middle_attention", "groups")
-            if _listed(encoder[name]) != _listed(decoder[name])
+            if _listed(encoder[name]) != _listed(decoder[name]) and not (name == "groups" and is_spatial(config))
         ]
+        if is_spatial(config):
+            reasons += _against_spatial(decoder, bottleneck)
         if encoder["multipliers"][0] != 1:
             reasons.append(f"the first level is {encoder['multipliers'][0]} times as wide as the first convolution")
         if bottleneck["type"] == "gaussian":
@@ -156,6 +158,26 @@ def is_config(beside: Mapping[str, Any]) -> bool:
     return "block_out_channels" in beside and "down_block_types" in beside
 
 
+def is_spatial(config: Mapping[str, Any]) -> bool:
+    """Whether the decoder is normalised by the latent (MoVQ)."""
+    return bool(config["decoder"].get("norm") == "spatial")
+
+
+def _against_spatial(decoder: Mapping[str, Any], bottleneck: Mapping[str, Any]) -> list[str]:
+    """Why VQModel cannot express a decoder that is normalised by the latent."""
+    reasons = []
+    if bottleneck["type"] == "gaussian":
+        reasons.append("norm='spatial' of the decoder behind a KL bottleneck: expected a codebook")
+    if decoder["latent_channels"] != decoder["z_channels"]:
+        reasons.append(
+            f"norm='spatial' with codes of {decoder['latent_channels']} channels and z of {decoder['z_channels']}: "
+            "expected equal"
+        )
+    if decoder["groups"] != SPATIAL_GROUPS:
+        reasons.append(f"norm='spatial' with {decoder['groups']} groups: expected {SPATIAL_GROUPS}")
+    return reasons
+
+
 def config_there(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration that diffusers builds the same network from."""
     encoder, bottleneck = config["encoder"], config["bottleneck"]
@@ -183,12 +205,17 @@ def config_there(config: Mapping[str, Any]) -> dict[str, Any]:
             "use_post_quant_conv": config["decoder"]["z_channels"] is not None,
         }
     quantizer = only_quantizer(config) or {}
+    norm = {"norm_type": "spatial"} if is_spatial(config) else {}
     kl_only = {"shift_factor", "latents_mean", "latents_std"}
-    return {key: value for key, value in common.items() if key not in kl_only} | {
-        "latent_channels": encoder["out_channels"],
-        "num_vq_embeddings": quantizer["size"],
-        "vq_embed_dim": quantizer["channels"],
-    }
+    return (
+        {key: value for key, value in common.items() if key not in kl_only}
+        | norm
+        | {
+            "latent_channels": encoder["out_channels"],
+            "num_vq_embeddings": quantizer["size"],
+            "vq_embed_dim": quantizer["channels"],
+        }
+    )
 
 
 def _scale_there(latents: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -218,8 +245,8 @@ def _check(there: Mapping[str, Any], config: Mapping[str, Any], where: str) -> N
     taken, given = there.get("in_channels", 3), there.get("out_channels", 3)
     if taken != given:
         raise UserError(f"{where}: in_channels={taken!r}, out_channels={given!r}: expected equal numbers")
-    here = config_there(config)
-    names = ("block_out_channels", "layers_per_block", "latent_channels", "in_channels", "num_vq_embeddings")
+    here = {"norm_type": "group"} | config_there(config)
+    names = ("block_out_channels", "layers_per_block", "latent_channels", "num_vq_embeddings", "norm_type")
     problems = [
         f"{name}={there[name]!r}, the tensors say {here[name]!r}"
         for name in names

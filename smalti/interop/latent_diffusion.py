@@ -43,6 +43,8 @@ class LatentDiffusion(Format):
         """Remapped codes, linear attention and other networks."""
         if "quantize.used" in keys:
             return "its tokens are remapped to a subset of the codebook ('remap'); re-index them in the original first"
+        if any(".conv_y." in key for key in keys):
+            return "its decoder is normalised by the codes (MoVQ), which is read in the layout of diffusers alone"
         if any(".to_qkv." in key for key in keys):
             return "it has linear attention (attn_type 'linear'), which smalti has not"
         if any(".conv_shortcut." in key for key in keys):
@@ -90,6 +92,8 @@ class LatentDiffusion(Format):
         """Unit codes and other groups: nothing in the keys shows them."""
         reasons = [] if config["encoder"]["groups"] == 32 == config["decoder"]["groups"] else ["groups other than 32"]
         reasons += reasons_against(config, self.quantizers)
+        if config["decoder"]["norm"] == "spatial":
+            reasons.append("norm='spatial' of the decoder (MoVQ): only diffusers' VQModel has it")
         return reasons + (["codes compared as unit vectors"] if are_unit(config) else [])
 
     def notes(self, config: Mapping[str, Any]) -> list[str]:

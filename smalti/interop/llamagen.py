@@ -69,6 +69,8 @@ def trunk_reasons(config: Mapping[str, Any]) -> list[str]:
             reasons.append(f"{part}: {network['blocks']} blocks per level, expected 2")
         if network["groups"] != 32:
             reasons.append(f"{part}: groups other than 32")
+        if network["norm"] == "spatial":
+            reasons.append(f"{part}: norm='spatial', expected 'group'")
         if not network["middle_attention"]:
             reasons.append(f"{part}: no attention in the middle")
     return reasons

@@ -8,7 +8,7 @@ cheap where full-resolution convolutions are not: on a CPU.
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,7 +16,17 @@ from torch.nn import functional as F
 
 from smalti.models import Decoder, Encoder
 from smalti.nn.attention import SpatialAttention
-from smalti.nn.blocks import Downsample, NormKind, Recompute, Resampling, ResBlock, Upsample, activate, norm
+from smalti.nn.blocks import (
+    DecoderNorm,
+    Downsample,
+    NormKind,
+    Recompute,
+    Resampling,
+    ResBlock,
+    Upsample,
+    activate,
+    norm,
+)
 from smalti.nn.sizes import Layers, LayersOrNone
 
 Positive = Annotated[int, Field(ge=1)]
@@ -72,13 +82,13 @@ class ConvEncoder(Encoder):
         self.conv_in = nn.Conv2d(image_channels * patch_size**2, channels, 3, padding=1)
         self.levels = nn.ModuleList()
         width = channels
+        style = _Style(norm, groups, dropout, recompute)
         for level, level_width in enumerate(widths):
             down = Downsample(level_width, resample) if level < len(widths) - 1 else None
-            attention = level in attention_levels
-            self.levels.append(_Level(width, level_width, blocks, attention, norm, groups, dropout, recompute, down))
+            self.levels.append(_Level(width, level_width, blocks, level in attention_levels, style, down))
             width = level_width
-        self.middle = _middle(width, middle_blocks, middle_attention, norm, groups, dropout, recompute)
-        self.head = None if out_channels is None else _Head(width, out_channels, norm, groups, recompute)
+        self.middle = _Middle(width, middle_blocks, middle_attention, style)
+        self.head = None if out_channels is None else _Head(width, out_channels, style)
         self.out_channels = out_channels or width
 
     def forward(self, images: Tensor) -> Tensor:
@@ -107,7 +117,8 @@ class ConvDecoder(Decoder):
         attention_levels: levels with attention after each of their blocks, counted from the finest as for the encoder.
         middle_blocks: residual blocks in front of the first level.
         middle_attention: whether attention follows the first of them.
-        norm: ``group``, ``batch`` or ``none``; a shallow network without statistics reconstructs colours best.
+        norm: ``group``, ``batch`` or ``none``; a shallow network without statistics reconstructs colours best. Or
+            ``spatial``: GroupNorm whose gain and bias at each position are made of the latent (MoVQ).
         groups: number of groups; divides every width.
         dropout: probability of a zero inside residual blocks.
         resample: double by repetition and ``conv``, or by repetition alone (``pool``).
@@ -128,7 +139,7 @@ class ConvDecoder(Decoder):
         attention_levels: Sequence[Annotated[int, Field(ge=0)]] = (),
         middle_blocks: LayersOrNone = 2,
         middle_attention: bool = True,
-        norm: NormKind = "group",
+        norm: DecoderNorm = "group",
         groups: Positive = 32,
         dropout: Fraction = 0.0,
         resample: Resampling = "conv",
@@ -146,15 +157,15 @@ class ConvDecoder(Decoder):
         self.factor = patch_size * 2 ** (len(widths) - 1)
         self.projection = nn.Identity() if z_channels is None else nn.Conv2d(latent_channels, z_channels, 1)
         self.conv_in = nn.Conv2d(z_channels or latent_channels, widths[-1], 3, padding=1)
-        self.middle = _middle(widths[-1], middle_blocks, middle_attention, norm, groups, dropout, recompute)
+        style = _Style(norm, groups, dropout, recompute, latent_channels if norm == "spatial" else 0)
+        self.middle = _Middle(widths[-1], middle_blocks, middle_attention, style)
         self.levels = nn.ModuleList()
         width = widths[-1]
         for level, level_width in reversed(list(enumerate(widths))):
             up = Upsample(level_width, resample) if level > 0 else None
-            attention = level in attention_levels
-            self.levels.append(_Level(width, level_width, blocks + 1, attention, norm, groups, dropout, recompute, up))
+            self.levels.append(_Level(width, level_width, blocks + 1, level in attention_levels, style, up))
             width = level_width
-        self.head = _Head(width, image_channels * patch_size**2, norm, groups, recompute)
+        self.head = _Head(width, image_channels * patch_size**2, style)
 
     @property
     def last_layer(self) -> nn.Parameter:
@@ -164,12 +175,30 @@ class ConvDecoder(Decoder):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Maps (B, latent_channels, h, w) to (B, image_channels, h * factor, w * factor)."""
-        x = self.conv_in(self.projection(latent.to(self.conv_in.weight.dtype)))
-        x = self.middle(x)
+        latent = latent.to(self.conv_in.weight.dtype)
+        x = self.middle(self.conv_in(self.projection(latent)), latent)
         for level in self.levels:
-            x = level(x)
-        x = self.head(x)
+            x = level(x, latent)
+        x = self.head(x, latent)
         return F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x
+
+
+class _Style(NamedTuple):
+    """How all blocks of a network are made; ``latent_channels`` are those of what ``spatial`` norms are told."""
+
+    norm: DecoderNorm
+    groups: int
+    dropout: float
+    recompute: Recompute
+    latent_channels: int = 0
+
+    def block(self, in_channels: int, out_channels: int) -> ResBlock:
+        """A residual block."""
+        return ResBlock(in_channels, out_channels, *self)
+
+    def attention(self, channels: int) -> SpatialAttention:
+        """Attention over positions."""
+        return SpatialAttention(channels, self.norm, self.groups, self.latent_channels)
 
 
 class _Level(nn.Module):
@@ -181,24 +210,21 @@ class _Level(nn.Module):
         out_channels: int,
         blocks: int,
         attention: bool,
-        kind: NormKind,
-        groups: int,
-        dropout: float,
-        recompute: Recompute,
+        style: _Style,
         resample: nn.Module | None,
     ) -> None:
         super().__init__()
         inputs = [in_channels] + [out_channels] * (blocks - 1)
-        self.blocks = nn.ModuleList(ResBlock(width, out_channels, kind, groups, dropout, recompute) for width in inputs)
-        self.attentions = nn.ModuleList(
-            SpatialAttention(out_channels, kind, groups) if attention else nn.Identity() for _ in inputs
-        )
+        self.blocks = nn.ModuleList(style.block(width, out_channels) for width in inputs)
+        self.attentions = nn.ModuleList(style.attention(out_channels) if attention else nn.Identity() for _ in inputs)
         self.resample = nn.Identity() if resample is None else resample
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W), or to half or double that size."""
         for block, attention in zip(self.blocks, self.attentions, strict=True):
-            x = attention(block(x))
+            x = block(x, latent)
+            if isinstance(attention, SpatialAttention):
+                x = attention(x, latent)
         output: Tensor = self.resample(x)
         return output
 
@@ -206,26 +232,33 @@ class _Level(nn.Module):
 class _Head(nn.Module):
     """Norm, activation and the last 3x3 convolution."""
 
-    def __init__(self, in_channels: int, out_channels: int, kind: NormKind, groups: int, recompute: Recompute) -> None:
+    def __init__(self, in_channels: int, out_channels: int, style: _Style) -> None:
         super().__init__()
-        self.recompute = recompute
-        self.norm = norm(kind, in_channels, groups)
+        self.recompute = style.recompute
+        self.norm = norm(style.norm, in_channels, style.groups, style.latent_channels)
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
         """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
-        return activate(x, self.norm, self.conv, self.recompute)
+        return activate(x, self.norm, self.conv, self.recompute, latent)
 
 
-def _middle(
-    width: int, blocks: int, attention: bool, kind: NormKind, groups: int, dropout: float, recompute: Recompute
-) -> nn.Sequential:
-    if attention and blocks == 0:
-        raise ValueError("middle_attention=True: expected middle_blocks of at least 1, attention follows the first")
-    parts: list[nn.Module] = [ResBlock(width, width, kind, groups, dropout, recompute) for _ in range(blocks)]
-    if attention:
-        parts.insert(1, SpatialAttention(width, kind, groups))
-    return nn.Sequential(*parts)
+class _Middle(nn.Sequential):
+    """Residual blocks of the coarsest resolution, with attention behind the first if wanted."""
+
+    def __init__(self, width: int, blocks: int, attention: bool, style: _Style) -> None:
+        if attention and blocks == 0:
+            raise ValueError("middle_attention=True: expected middle_blocks of at least 1, attention follows the first")
+        parts: list[nn.Module] = [style.block(width, width) for _ in range(blocks)]
+        if attention:
+            parts.insert(1, style.attention(width))
+        super().__init__(*parts)
+
+    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Maps (B, width, h, w) to the same shape."""
+        for part in self:
+            x = part(x, latent)
+        return x
 
 
 def _widths(channels: int, multipliers: Sequence[int], attention_levels: Sequence[int]) -> list[int]:

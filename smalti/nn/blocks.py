@@ -9,18 +9,24 @@ from torch.utils.checkpoint import checkpoint
 
 from smalti.nn.group_norm import group_norm, norm_silu
 from smalti.nn.norm_act_conv import norm_act_conv
+from smalti.nn.spatial_norm import SpatialNorm
 
 NormKind = Literal["group", "batch", "none"]
+DecoderNorm = Literal["group", "batch", "none", "spatial"]
 Resampling = Literal["conv", "pool"]
 Recompute = Literal["nothing", "activations", "blocks"]
 
 
-def norm(kind: NormKind, channels: int, groups: int = 32) -> nn.Module:
+def norm(kind: DecoderNorm, channels: int, groups: int = 32, latent_channels: int = 0) -> nn.Module:
     """A normalisation of (B, channels, H, W): GroupNorm (Wu & He, arXiv:1803.08494) with eps 1e-6, BatchNorm or none.
+
+    ``spatial`` is a :class:`SpatialNorm`, which is told a latent (B, latent_channels, h, w) too.
 
     Raises:
         ValueError: if ``kind`` is unknown or ``groups`` does not divide ``channels``.
     """
+    if kind == "spatial" and latent_channels:
+        return SpatialNorm(channels, latent_channels, groups)
     if kind == "group":
         if channels % groups:
             raise ValueError(f"groups={groups}: expected a divisor of every width, and one width is {channels}")
@@ -29,7 +35,7 @@ def norm(kind: NormKind, channels: int, groups: int = 32) -> nn.Module:
         return nn.BatchNorm2d(channels)
     if kind == "none":
         return nn.Identity()
-    raise ValueError(f"norm={kind!r}: expected 'group', 'batch' or 'none'")
+    raise ValueError(f"norm={kind!r}: expected 'group', 'batch' or 'none', or in a decoder 'spatial'")
 
 
 class GroupNorm(nn.GroupNorm):
@@ -46,29 +52,31 @@ class ResBlock(nn.Module):
     Args:
         in_channels: width of the input.
         out_channels: width of the output; another width than the input's makes the shortcut a 1x1 convolution.
-        kind: ``group``, ``batch`` or ``none``: which normalisation.
+        kind: ``group``, ``batch``, ``none`` or ``spatial``: which normalisation.
         groups: number of groups.
         dropout: probability of a zero in front of the second convolution.
         recompute: what the backward pass makes again instead of keeping it: ``activations`` (what is between two
             convolutions: a third of the memory at equal gradients and about equal time) or ``blocks`` (all between
             input and output: less memory still, a forward pass more).
+        latent_channels: of the latent that ``spatial`` is told.
     """
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kind: NormKind = "group",
+        kind: DecoderNorm = "group",
         groups: int = 32,
         dropout: float = 0.0,
         recompute: Recompute = "nothing",
+        latent_channels: int = 0,
     ) -> None:
         super().__init__()
         check_recompute(recompute, kind)
         self.recompute = recompute
-        self.norm1 = norm(kind, in_channels, groups)
+        self.norm1 = norm(kind, in_channels, groups, latent_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.norm2 = norm(kind, out_channels, groups)
+        self.norm2 = norm(kind, out_channels, groups, latent_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
@@ -78,29 +86,38 @@ class ResBlock(nn.Module):
         """Why its passes cannot be recorded, or None."""
         return "recompute='blocks' reads the state of random numbers" if self.recompute == "blocks" else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, H, W) to (B, out_channels, H, W)."""
+    def forward(self, x: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Maps (B, in_channels, H, W) to (B, out_channels, H, W); ``spatial`` needs the latent (B, C', h, w)."""
         if self.recompute == "blocks" and torch.is_grad_enabled():
-            output: Tensor = checkpoint(self._compute, x, use_reentrant=False)
+            output: Tensor = checkpoint(self._compute, x, latent, use_reentrant=False)
             return output
-        return self._compute(x)
+        return self._compute(x, latent)
 
-    def _compute(self, x: Tensor) -> Tensor:
-        h = activate(x, self.norm1, self.conv1, self.recompute)
+    def _compute(self, x: Tensor, latent: Tensor | None) -> Tensor:
+        h = activate(x, self.norm1, self.conv1, self.recompute, latent)
         if self.training and self.dropout.p > 0.0:
-            h = self.conv2(self.dropout(norm_silu(h, self.norm2)))
+            h = self.conv2(self.dropout(_normalised(h, self.norm2, latent)))
         else:
-            h = activate(h, self.norm2, self.conv2, self.recompute)
+            h = activate(h, self.norm2, self.conv2, self.recompute, latent)
         output: Tensor = self.shortcut(x) + h
         return output
 
 
-def activate(x: Tensor, norm: nn.Module, conv: nn.Conv2d, recompute: Recompute = "nothing") -> Tensor:
-    """conv(silu(norm(x))) of x (B, C, H, W); with ``activations`` and a GroupNorm it keeps only x."""
+def activate(
+    x: Tensor, norm: nn.Module, conv: nn.Conv2d, recompute: Recompute = "nothing", latent: Tensor | None = None
+) -> Tensor:
+    """conv(silu(norm(x))) of x (B, C, H, W); with ``activations`` and a GroupNorm it keeps only x.
+
+    A :class:`SpatialNorm` is told the latent (B, C', h, w).
+    """
     if recompute == "activations" and isinstance(norm, nn.GroupNorm):
         return norm_act_conv(x, norm, conv)
-    output: Tensor = conv(norm_silu(x, norm))
+    output: Tensor = conv(_normalised(x, norm, latent))
     return output
+
+
+def _normalised(x: Tensor, norm: nn.Module, latent: Tensor | None) -> Tensor:
+    return F.silu(norm(x, latent)) if isinstance(norm, SpatialNorm) else norm_silu(x, norm)
 
 
 def check_recompute(recompute: str, kind: str) -> None:
@@ -113,6 +130,8 @@ def check_recompute(recompute: str, kind: str) -> None:
         raise ValueError(f"recompute={recompute!r}: expected 'nothing', 'activations' or 'blocks'")
     if recompute != "nothing" and kind == "batch":
         raise ValueError(f"recompute={recompute!r}: expected norm='group' or 'none', batch statistics would move twice")
+    if recompute == "activations" and kind == "spatial":
+        raise ValueError("recompute='activations': norm='spatial' keeps them; expected 'nothing' or 'blocks'")
 
 
 class Downsample(nn.Module):

@@ -51,7 +51,6 @@ PARAMETERS = {
     "fqgan_triple_VQ-8": 159_586_331,
 }
 REFUSED = {
-    "diffusers_vqmodel_movq_spatial": "MoVQ",
     "lpips_vgg": "LPIPS",
     "patchgan_ndf64_n3_batchnorm": "discriminator",
     "taming_gumbel_quantize_256_256_8192": "no known format",
