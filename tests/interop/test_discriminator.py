@@ -34,6 +34,21 @@ def test_it_gives_the_originals_logits(golden) -> None:
     torch.testing.assert_close(logits, tensors["io.eval.out"], atol=2e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_a_stylegan_comes_in_too_without_its_filters(golden) -> None:
+    tensors = golden("fqgan/stylegan_disc_32.safetensors")
+    state = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    logits = import_discriminator(state, 3)(tensors["io.x"]).logits
+    torch.testing.assert_close(logits, tensors["io.out"], rtol=0.0, atol=2e-5)
+    with pytest.raises(UserError, match=r"does not fit the layout of stylegan:\n  missing blocks\.3\.net\.2\.weight"):
+        import_discriminator({key: value for key, value in state.items() if key != "blocks.3.net.2.weight"}, 3)
+    state["blocks.3.downsample.0.f"] = torch.tensor([1.0, 1.0])
+    with pytest.raises(
+        UserError, match=r"blocks\.3\.downsample\.0\.f is \[1\.0, 1\.0\]: expected \[1\.0, 2\.0, 1\.0\]"
+    ):
+        import_discriminator(state, 3)
+
+
 def test_channels_beyond_the_image_are_a_condition(golden) -> None:
     state = golden("ldm/kl_tiny_state.safetensors")
     state = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
@@ -43,7 +58,7 @@ def test_channels_beyond_the_image_are_a_condition(golden) -> None:
 
 
 def test_another_discriminator_and_wrong_keys_are_refused(golden) -> None:
-    with pytest.raises(UserError, match="expected a PatchGAN"):
+    with pytest.raises(UserError, match=r"expected a PatchGAN.* or the stylegan.*; found blocks\.0\.weight"):
         import_discriminator({"blocks.0.weight": torch.zeros(1)}, 3)
     state = filled(manifests()["patchgan_ndf64_n3_actnorm"])
     state["main.5.wait"] = state.pop("main.5.weight")
