@@ -71,7 +71,8 @@ class PhaseOptimizer:
         clip: largest total norm of the gradient; None: it is measured and left alone.
         lr_schedule: what follows the warm-up, over the remaining generator updates up to ``lr_steps``.
         lr_steps: generator updates until the schedule ends; None: the run's ``max_steps``.
-        lr_end: the last learning rate of a schedule, as a share of ``lr``.
+        lr_end: the last learning rate of a schedule, as a share of ``lr``; above 0 for ``exponential``, which falls by
+            equal factors.
         warmup: generator updates over which the rate grows linearly from ``lr / warmup``.
     """
 
@@ -83,10 +84,15 @@ class PhaseOptimizer:
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip: Annotated[float, Field(gt=0)] | None = None
-    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    lr_schedule: Literal["constant", "linear", "cosine", "exponential"] = "constant"
     lr_steps: Positive | None = None
     lr_end: Annotated[float, Field(ge=0, le=1)] = 0.0
     warmup: Count = 0
+
+    def __post_init__(self) -> None:
+        """Refuses an exponential fall to 0, which has no factor."""
+        if self.lr_schedule == "exponential" and self.lr_end <= 0:
+            raise ValueError(f"lr_end={self.lr_end}: expected above 0 with lr_schedule='exponential', as 0.01")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,6 +212,7 @@ MISTAKES = [
     Mistake("optim.generator.lr=-1.0", "optim.generator.lr", "greater than 0"),
     Mistake("optim.generator.betas=[0.5, 1.0]", "optim.generator.betas.1", "less than 1"),
     Mistake("optim.generator.lr_schedule=cos", "optim.generator.lr_schedule", "'cosine'"),
+    Mistake("optim.generator.lr_schedule=exponential", "optim.generator", "lr_end=0.0: expected above 0"),
     Mistake("data.batch_size=0", "data.batch_size", "greater than or equal to 1"),
     Mistake("data.transform.crop=centre", "data.transform.crop", "did you mean 'center'"),
     Mistake("objective.generator.pixel.start=-1", "objective.generator.pixel.start", "greater than or equal to 0"),

@@ -70,7 +70,7 @@ def test_nothing_to_train_is_an_error() -> None:
         build_optimizer(nn.Linear(2, 2).requires_grad_(False), PhaseOptimizer())
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "exponential"])
 def test_learning_rate_rises_to_its_peak_and_ends_where_it_should(schedule: Any) -> None:
     spec = PhaseOptimizer(lr=0.1, lr_schedule=schedule, warmup=4, lr_end=0.1)
     rates = [learning_rate(spec, step, 20) for step in range(30)]
@@ -78,8 +78,8 @@ def test_learning_rate_rises_to_its_peak_and_ends_where_it_should(schedule: Any)
     assert rates[4] == pytest.approx(0.1)
     assert rates[4:] == sorted(rates[4:], reverse=True)
     assert rates[20:] == pytest.approx([0.1 if schedule == "constant" else 0.01] * 10)
-    if schedule != "constant":
-        assert rates[12] == pytest.approx(0.01 + 0.09 / 2)
+    middle = {"constant": 0.1, "exponential": 0.1 * 0.1**0.5}  # the geometric mean of both ends
+    assert rates[12] == pytest.approx(middle.get(schedule, 0.01 + 0.09 / 2))
 
 
 def test_schedule_may_end_before_the_run() -> None:
