@@ -96,7 +96,7 @@ def learning_rate(spec: PhaseOptimizer, step: int, max_steps: int) -> float:
     length = max((spec.lr_steps or max_steps) - spec.warmup, 1)
     done = min((step - spec.warmup) / length, 1.0)
     if spec.lr_schedule == "exponential":
-        return peak * spec.lr_end**done
+        return peak * math.pow(spec.lr_end, done)
     left = 1.0 - done if spec.lr_schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
     return peak * (spec.lr_end + (1.0 - spec.lr_end) * left)
 
