@@ -85,7 +85,8 @@ class Protocol:
             twice too large, then ``resize`` until it just covers, the middle), ``resize_center`` (the shorter side to
             ``size``, the middle).
         size: side of the square images; None for ``crop: none``.
-        resize: filter of Pillow, antialiased; ``bilinear_plain``: two neighbours a direction, as OpenCV.
+        resize: filter of Pillow, antialiased; ``bilinear_plain``: two neighbours a direction, as OpenCV, and the corner of
+            the middle as albumentations has it.
         quantize: what is done to reconstructions, and to images, before anything is measured: ``none`` (floats, clamped
             to the range), ``round`` (to 8 bits), ``truncate128`` (127.5 x + 128, cut off: ADM's).
         psnr: how PSNR is taken.

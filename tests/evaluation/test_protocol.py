@@ -1,5 +1,6 @@
 """Protocols: their hash is what they measure, sizes and files, crops that are the originals'."""
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -126,6 +127,27 @@ def test_plain_bilinear_looks_at_two_neighbours() -> None:
     assert torch.equal(
         resize_center(row, 4, "bilinear_plain")[0, 0], torch.tensor([0, 100, 200, 40], dtype=torch.uint8)
     )
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "digest"),
+    [
+        (30, 45, 20, "3b47fd7d736200fb"),
+        (45, 31, 20, "9c873f9ef3d53a2b"),
+        (9, 14, 16, "c3cbd649ae8c01a3"),
+        (40, 40, 20, "a6a571358e931f91"),
+        (20, 27, 20, "b7fdf99bafc2a1c1"),
+    ],
+)
+def test_plain_bilinear_is_opencvs_to_the_last_bit(height: int, width: int, size: int, digest: str) -> None:
+    """Recorded from albumentations 1.3.1 (SmallestMaxSize, CenterCrop) over OpenCV 5.0.0: its rounding, its corners."""
+    i, j, c = np.ogrid[:height, :width, :3]
+    picture = Image.fromarray(((31 * i * i + 17 * j * (c + 1) + 7 * c) % 256).astype(np.uint8))
+    found = resize_center(picture, size, "bilinear_plain")
+    assert found.shape == (3, size, size)
+    assert hashlib.sha256(found.numpy().tobytes()).hexdigest()[:16] == digest
+    grey = resize_center(picture.getchannel(0), size, "bilinear_plain")
+    assert torch.equal(grey[0], found[0])
 
 
 def test_eight_bits_are_rounded_or_cut_off() -> None:
