@@ -8,10 +8,12 @@ from typing import Any
 from smalti.evaluation.protocol import SAME_CROPS, Protocol
 from smalti.extractors import Extractor
 from smalti.extractors.inception_v3 import InceptionV3
+from smalti.extractors.lpips import LPIPS
 from smalti.metrics import Metric
 from smalti.metrics._jackknife import GROUPS
 from smalti.registry import UserError, arguments_of, names, resolve, short_name, suggest
 
+USUAL_LPIPS = "vgg"  # what the metric takes by itself
 USUAL = ("psnr", "ssim", "bits_per_pixel")
 # Metrics of features: at the layer that the protocol names, or at one of their own.
 OF_LAYER = ("fid", "kid", "fid_infinity", "precision_recall", "density_coverage")
@@ -49,6 +51,8 @@ def metrics_of(
             if layer not in networks:
                 networks[layer] = _network(protocol, layer, weights)
             options["extractor"] = networks[layer]
+        if name == "lpips" and protocol.lpips != USUAL_LPIPS:
+            options["extractor"] = LPIPS(network=protocol.lpips)
         if name in WITH_INTERVAL:
             options["groups"] = GROUPS
         try:
@@ -74,6 +78,8 @@ def under_protocol(protocol: Protocol, metrics: Mapping[str, Metric]) -> dict[st
         if kind in (*OF_LAYER, *OF_NETWORK) and "extractor" not in given:
             layer = protocol.features.layer if kind in OF_LAYER else None
             options = {**options, "extractor": _network(protocol, layer, "pretrained")}
+        if kind == "lpips" and "extractor" not in given and protocol.lpips != USUAL_LPIPS:
+            options = {**options, "extractor": LPIPS(network=protocol.lpips)}
         found[name] = type(metric)(**{**given, **options}) if options else metric
     return found
 
@@ -124,6 +130,11 @@ def _options(protocol: Protocol) -> Mapping[str, Mapping[str, Any]]:
         "sfid": {"reference": reference},
         "inception_score": {"splits": protocol.splits},
         "precision_recall": {"k": protocol.neighbours},
-        "psnr": {"mean": psnr.mean, "data_range": psnr.data_range},
-        "ssim": {"border": ssim.border, "window": ssim.window, "data_range": ssim.data_range},
+        "psnr": {"mean": psnr.mean, "data_range": psnr.data_range, "quantize": psnr.quantize or "none"},
+        "ssim": {
+            "border": ssim.border,
+            "window": ssim.window,
+            "data_range": ssim.data_range,
+            "quantize": ssim.quantize or "none",
+        },
     }

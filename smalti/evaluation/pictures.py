@@ -11,9 +11,10 @@ from torch import Tensor
 
 from smalti.data.loader import to_device
 from smalti.evaluation._crops import Framing
-from smalti.evaluation._pixels import quantized, under
+from smalti.evaluation._pixels import under
 from smalti.evaluation.passing import Question
 from smalti.evaluation.results import Result
+from smalti.metrics._quantized import quantized
 from smalti.metrics.evaluation import evaluating
 
 FOLDER = "pictures"

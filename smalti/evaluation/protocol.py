@@ -19,10 +19,11 @@ from smalti.registry import UserError, suggest
 
 Crop = Literal["none", "center", "adm_center", "resize_center"]
 Resize = Literal["bicubic", "bilinear", "lanczos", "bilinear_plain"]
-Quantize = Literal["none", "round", "truncate128"]
+Quantize = Literal["none", "round", "truncate", "truncate128"]
 Mean = Literal["image_mean", "pooled"]
 Window = Literal["gaussian11", "uniform7"]
 Border = Literal["reflect", "valid"]
+LPIPSNetwork = Literal["vgg", "alex"]
 FeatureResize = Literal["tf", "half_pixel", "pillow_bicubic"]
 SUFFIXES = (".yaml", ".yml")
 SHOWN = 12  # hex digits of a hash
@@ -37,10 +38,12 @@ class PSNRRule:
         mean: ``image_mean``: the mean over images of their decibels; ``pooled``: the decibels of the mean squared error
             over all pixels of all images.
         data_range: of images in [0, 1]; 2 adds 6.02 dB.
+        quantize: what is done to images before PSNR alone, after what the protocol does to all; None: nothing.
     """
 
     mean: Mean = "image_mean"
     data_range: Annotated[float, Field(gt=0.0)] = 1.0
+    quantize: Quantize | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +54,13 @@ class SSIMRule:
         window: ``gaussian11`` (sigma 1.5), or ``uniform7`` with unbiased covariances (scikit-image's default).
         border: ``reflect``: windows centred on every pixel; ``valid``: those wholly in the image.
         data_range: of images in [0, 1]; 2 inflates the value, and its name says so.
+        quantize: what is done to images before SSIM alone, after what the protocol does to all; None: nothing.
     """
 
     window: Window = "gaussian11"
     border: Border = "reflect"
     data_range: Annotated[float, Field(gt=0.0)] = 1.0
+    quantize: Quantize | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +90,14 @@ class Protocol:
             twice too large, then ``resize`` until it just covers, the middle), ``resize_center`` (the shorter side to
             ``size``, the middle).
         size: side of the square images; None for ``crop: none``.
-        resize: filter of Pillow, antialiased; ``bilinear_plain``: two neighbours a direction, as OpenCV, and the corner of
-            the middle as albumentations has it.
+        resize: filter of Pillow, antialiased; ``bilinear_plain``: two neighbours a direction as OpenCV, and the middle
+            as albumentations takes it.
         quantize: what is done to reconstructions, and to images, before anything is measured: ``none`` (floats, clamped
-            to the range), ``round`` (to 8 bits), ``truncate128`` (127.5 x + 128, cut off: ADM's).
+            to the range), ``round`` (to 8 bits), ``truncate`` (255 (x + 1) / 2, cut off), ``truncate128`` (127.5 x +
+            128, cut off: ADM's).
         psnr: how PSNR is taken.
         ssim: how SSIM is taken.
-        lpips: the network of LPIPS.
+        lpips: the network of LPIPS: ``vgg``, or ``alex``, which the authors' package and torchmetrics take unless told.
         features: of FID and its kin.
         reference: ``same_crops``: the images themselves; else a file of moments with its hash, ``FILE#SHA256``.
         samples: number of images it is meant for; None: all there are.
@@ -109,7 +115,7 @@ class Protocol:
     quantize: Quantize = "none"
     psnr: PSNRRule = field(default_factory=PSNRRule)
     ssim: SSIMRule = field(default_factory=SSIMRule)
-    lpips: Literal["vgg"] = "vgg"
+    lpips: LPIPSNetwork = "vgg"
     features: FeatureRule = field(default_factory=FeatureRule)
     reference: str = SAME_CROPS
     samples: Annotated[int, Field(ge=1)] | None = None
@@ -128,14 +134,18 @@ class Protocol:
 
     @property
     def measuring(self) -> dict[str, Any]:
-        """What decides a number, flat: ``psnr.mean`` and so on; names and sources apart."""
+        """What decides a number, flat: ``psnr.mean`` and so on; names and sources apart.
+
+        A ``quantize`` of PSNR or SSIM alone is left out where there is none, so that hashes from before there was one
+        hold.
+        """
         found: dict[str, Any] = {}
         for name, value in asdict(self).items():
             if name in MEASURING:
                 found |= (
                     {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, dict) else {name: value}
                 )
-        return found
+        return {name: value for name, value in found.items() if value is not None or not name.endswith(".quantize")}
 
     @property
     def hash(self) -> str:
@@ -146,7 +156,8 @@ class Protocol:
     def differences(self, other: "Protocol") -> dict[str, tuple[Any, Any]]:
         """Field -> the values of both, where they differ."""
         ours, theirs = self.measuring, other.measuring
-        return {name: (value, theirs[name]) for name, value in ours.items() if value != theirs[name]}
+        both = {name: (ours.get(name), theirs.get(name)) for name in {**ours, **theirs}}
+        return {name: values for name, values in both.items() if values[0] != values[1]}
 
 
 MEASURING = tuple(item.name for item in fields(Protocol) if item.name not in {"name", "title", "unverified", "source"})

@@ -69,7 +69,8 @@ class Result:
         from smalti.metrics import Metric
         from smalti.registry import names, resolve
 
-        rising = not (number in names(Metric) and resolve(number, Metric).higher_is_better is False)
+        known = [name for name in names(Metric) if number == name or number.startswith(f"{name}_")]
+        rising = not known or resolve(max(known, key=len), Metric).higher_is_better is not False
         rows = [row for row in self.images if isinstance(row.get(number), float) and math.isfinite(row[number])]
         return sorted(rows, key=lambda row: row[number], reverse=not rising)[:count]
 

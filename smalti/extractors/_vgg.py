@@ -23,24 +23,28 @@ SCALE = (0.458, 0.448, 0.450)
 
 
 class FrozenConvolution(nn.Module):
-    """A 3x3 convolution whose weights are buffers: not trained, not saved, moved with the module.
+    """A convolution whose weights are buffers: not trained, not saved, moved with the module.
 
     Args:
         in_channels: width of what it takes.
         out_channels: width of what it gives.
+        kernel: its side.
+        stride: by how much it shrinks the image.
+        padding: zeros around it.
     """
 
     weight: Tensor
     bias: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, padding: int = 1) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.zeros(out_channels, in_channels, 3, 3), persistent=False)
+        self.stride, self.padding = stride, padding
+        self.register_buffer("weight", torch.zeros(out_channels, in_channels, kernel, kernel), persistent=False)
         self.register_buffer("bias", torch.zeros(out_channels), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, in_channels, h, w) to (B, out_channels, h, w)."""
-        return F.conv2d(x, self.weight, self.bias, padding=1)
+        """Maps (B, in_channels, h, w) to (B, out_channels, h', w'), by default of the same size."""
+        return F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
 class VGGTrunk(nn.Module):
@@ -155,10 +159,10 @@ class VGG(Extractor):
         return self.trunk(images)  # type: ignore[no-any-return]
 
 
-def check_widths(weights: str | Sequence[str], widths: Sequence[int]) -> None:
-    """Raises ValueError for widths that the pretrained weights do not have."""
-    if weights == "pretrained" and tuple(widths) != VGG_WIDTHS:
-        raise ValueError(f"widths={list(widths)}: expected {list(VGG_WIDTHS)} with weights='pretrained'")
+def check_widths(weights: str | Sequence[str], widths: Sequence[int], standard: Sequence[int] = VGG_WIDTHS) -> None:
+    """Raises ValueError for widths that the pretrained weights, which have the ``standard`` ones, do not have."""
+    if weights == "pretrained" and tuple(widths) != tuple(standard):
+        raise ValueError(f"widths={list(widths)}: expected {list(standard)} with weights='pretrained'")
 
 
 def _read(paths: Sequence[Path]) -> dict[str, Tensor]:

@@ -23,12 +23,27 @@ VGG19_FILE = PinnedFile(
     sha256="dcbb9e9d",  # as many digits as torchvision publishes
     megabytes=548,
 )
-LPIPS_HEADS_FILE = PinnedFile(
-    name="lpips-vgg.pth",
-    url="https://heibox.uni-heidelberg.de/f/607503859c864bc1b30b/?dl=1",
-    sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
-    megabytes=1,
+ALEXNET_FILE = PinnedFile(
+    name="alexnet-owt-7be5be79.pth",
+    url="https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    sha256="7be5be79",  # as many digits as torchvision publishes
+    megabytes=233,
 )
+# The linear weights of version 0.1; torchmetrics has the same files.
+LPIPS_HEADS_FILES = {
+    "vgg": PinnedFile(
+        name="lpips-vgg.pth",
+        url="https://heibox.uni-heidelberg.de/f/607503859c864bc1b30b/?dl=1",
+        sha256="a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+        megabytes=1,
+    ),
+    "alex": PinnedFile(
+        name="lpips-alex.pth",
+        url="https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/alex.pth",
+        sha256="df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+        megabytes=1,
+    ),
+}
 
 _TAMING_TRUNK = re.compile(r"net\.slice\d+\.(\d+)\.(weight|bias)")
 _HEAD = re.compile(r"lin\d+\.model\.1\.weight")
@@ -60,14 +75,20 @@ def label_of(weights: str | Sequence[str]) -> str:
     return f" ({', '.join(path.name for path in paths_of(weights))})"
 
 
-def pretrained_heads() -> Path:
-    """The file of LPIPS's linear weights for VGG16: from the installed torchmetrics, else downloaded."""
+def pretrained_heads(network: str = "vgg") -> Path:
+    """The file of LPIPS's linear weights for ``vgg`` or ``alex``: from the installed torchmetrics, else downloaded."""
+    file = LPIPS_HEADS_FILES[network]
     spec = importlib.util.find_spec("torchmetrics")
     if spec is not None and spec.origin is not None:
-        path = Path(spec.origin).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
-        if path.is_file() and sha256_of(path) == LPIPS_HEADS_FILE.sha256:
+        path = Path(spec.origin).parent / "functional" / "image" / "lpips_models" / f"{network}.pth"
+        if path.is_file() and sha256_of(path) == file.sha256:
             return path
-    return fetch(LPIPS_HEADS_FILE, "weights")
+    return fetch(file, "weights")
+
+
+def pretrained_alexnet() -> Path:
+    """The file of torchvision's AlexNet weights, trained on ImageNet."""
+    return fetch(ALEXNET_FILE, "weights")
 
 
 def pretrained_vgg16() -> Path:

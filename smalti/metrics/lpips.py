@@ -15,8 +15,9 @@ from smalti.registry import arguments_of
 class LPIPS(PerImageMetric):
     """Mean over images of the distance in the features of a frozen network (Zhang et al., arXiv:1801.03924).
 
-    Images with shape (B, 3, H, W), clamped to [-1, 1], at least 16 x 16 pixels. With an extractor of random weights
-    the number is called ``lpips_random``: it is no perceptual distance.
+    Images with shape (B, 3, H, W), clamped to [-1, 1], at least 16 x 16 pixels. In the features of VGG16 it is called
+    ``lpips``, of AlexNet (``extractor: {type: lpips, network: alex}``) ``lpips_alex``, and with random weights
+    ``lpips_random``: that is no perceptual distance.
 
     Args:
         extractor: the network; None for :class:`smalti.extractors.lpips.LPIPS` with pretrained weights.
@@ -29,11 +30,12 @@ class LPIPS(PerImageMetric):
         self.extractor = features.LPIPS() if extractor is None else extractor
         self.channels = chosen(channels)
         self.smallest_size = getattr(self.extractor, "smallest_size", 1)
+        of_alex = "_alex" if getattr(self.extractor, "network", "vgg") == "alex" else ""
         is_random = arguments_of(self.extractor).get("weights") == "random"
-        self.names = ("lpips_random" if is_random else "lpips",)
+        self.names = (f"lpips{'_random' if is_random else of_alex}",)
 
     def per_image(self, observation: Observation) -> dict[str, Tensor]:
-        """``lpips`` (or ``lpips_random``) -> distance of each image, with shape (B,)."""
+        """``lpips`` (``lpips_alex``, ``lpips_random``) -> distance of each image, with shape (B,)."""
         extractor = self.extractor.to(observation.target.device)
         check_images(observation.reconstruction, observation.target, SIGNED)
         images = [

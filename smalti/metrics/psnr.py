@@ -10,6 +10,7 @@ from smalti.losses._reduction import check_choice
 from smalti.losses.psnr import psnr
 from smalti.metrics import Observation
 from smalti.metrics._per_image import PerImageMetric
+from smalti.metrics._quantized import Quantize, quantized
 
 if TYPE_CHECKING:
     from torchmetrics import Metric as Accumulator
@@ -27,16 +28,20 @@ class PSNR(PerImageMetric):
         mean: ``image_mean``: the mean over images of their decibels; ``pooled``: the decibels of the mean squared error
             of all pixels of all images.
         data_range: R; another than 1 adds 20 log10 R dB.
+        quantize: ``none``: not rounded; else both images are put on the grid of 8 bits: ``round``, ``truncate``
+            (255 (x + 1) / 2, cut off) or ``truncate128`` (127.5 x + 128, cut off).
     """
 
     higher_is_better = True
     names = ("psnr",)
 
-    def __init__(self, mean: Mean = "image_mean", data_range: float = 1.0) -> None:
+    def __init__(self, mean: Mean = "image_mean", data_range: float = 1.0, quantize: Quantize = "none") -> None:
         check_choice("mean", mean, Mean)
+        check_choice("quantize", quantize, Quantize)
         if not data_range > 0:
             raise ValueError(f"data_range={data_range}: expected a positive number")
         self.mean: Mean = mean
+        self.quantize: Quantize = quantize
         self.data_range = data_range
 
     def create(self) -> "Accumulator":
@@ -53,7 +58,7 @@ class PSNR(PerImageMetric):
             super().update(accumulator, observation)
             return
         check_images(observation.reconstruction, observation.target, SIGNED)
-        made, target = (clamped(of.double(), SIGNED) for of in (observation.reconstruction, observation.target))
+        made, target = (clamped(of.double(), SIGNED) for of in self._images(observation))
         errors = ((made - target) / 2).square()
         accumulator.update(errors.sum(), errors.numel())
 
@@ -61,5 +66,8 @@ class PSNR(PerImageMetric):
         """``psnr`` -> dB of each image, with shape (B,); nothing if errors are pooled."""
         if self.mean == "pooled":
             return {}
-        decibels = psnr(observation.reconstruction, observation.target)
+        decibels = psnr(*self._images(observation))
         return {"psnr": decibels if self.data_range == 1.0 else decibels + 20.0 * math.log10(self.data_range)}
+
+    def _images(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        return quantized(observation.reconstruction, self.quantize), quantized(observation.target, self.quantize)

@@ -17,6 +17,7 @@ _QUANTITIES: Mapping[str, tuple[str, str, int]] = {
     "ssim": ("SSIM", "", 4),
     "ssim_inflated": ("SSIM with another data range", "", 4),
     "lpips": ("LPIPS", "", 4),
+    "lpips_alex": ("LPIPS in AlexNet", "", 4),
     "fid": ("FID", "", 3),
     "sfid": ("sFID", "", 3),
     "fid_infinity": ("FID of infinitely many images", "", 3),

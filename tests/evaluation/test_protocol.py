@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from smalti.evaluation._crops import Framing, resize_center
-from smalti.evaluation._pixels import quantized
+from smalti.evaluation._metrics import metrics_of
 from smalti.evaluation.protocol import MEASURING, Protocol, protocol_named, shipped
+from smalti.metrics import Observation
+from smalti.metrics._quantized import quantized
+from smalti.outputs import BottleneckOutput
 from smalti.registry import UserError
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 100, 3), dtype=np.uint8))
@@ -19,7 +23,7 @@ PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (61, 100, 3)
 
 def test_every_protocol_of_the_table_is_shipped() -> None:
     wanted = {"smalti", "smalti-uint8", "adm", "llamagen", "fqgan", "ldm", "taming", "torch-fidelity", "pytorch-fid"}
-    assert wanted | {"clean", "whole", "cover"} == set(shipped())
+    assert wanted | {"clean", "whole", "cover", "open-magvit2", "dc-ae"} == set(shipped())
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -161,4 +165,26 @@ def test_eight_bits_are_rounded_or_cut_off() -> None:
     torch.testing.assert_close((quantized(between, "truncate128") + 1) * 127.5, levels[1:])
     below = (levels[:-1] + 0.4) / 127.5 - 1
     torch.testing.assert_close((quantized(below, "truncate128") + 1) * 127.5, levels[:-1])
-    assert quantized(torch.tensor([-3.0, 3.0]), "round").tolist() == [-1.0, 1.0]
+    for how in ("round", "truncate"):
+        assert quantized(torch.tensor([-3.0, 3.0]), how).tolist() == [-1.0, 1.0]
+    for share in (0.1, 0.9):
+        torch.testing.assert_close(quantized((levels + share) / 127.5 - 1, "truncate"), exact)
+
+
+def test_psnr_and_ssim_may_be_of_8_bits_where_features_are_of_floats() -> None:
+    """As skimage gives them of images that were cut off to 8 bits, each by itself."""
+    target = torch.rand(2, 3, 20, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    made = (target + 0.1 * torch.randn(target.shape, generator=torch.Generator().manual_seed(1))).clamp(-1, 1)
+    metrics = metrics_of(protocol_named("open-magvit2"), ["psnr", "ssim"], False)
+    seen = Observation(target=target, reconstruction=made, bottleneck=BottleneckOutput(latent=made), codebook_sizes={})
+    found = {name: metric.per_image(seen)[name].tolist() for name, metric in metrics.items()}
+    eight = [
+        ((of + 1) / 2 * 255.0).to(torch.uint8).permute(0, 2, 3, 1).numpy() / np.float64(255) for of in (target, made)
+    ]
+    for index, (one, other) in enumerate(zip(*eight, strict=True)):
+        ssim = structural_similarity(other, one, data_range=1.0, channel_axis=-1)
+        assert found["psnr"][index] == pytest.approx(peak_signal_noise_ratio(one, other, data_range=1.0), rel=1e-5)
+        assert found["ssim"][index] == pytest.approx(ssim, rel=1e-6)
+    plain = metrics_of(protocol_named("smalti"), ["psnr"], False)["psnr"].per_image(seen)["psnr"]
+    assert (plain - torch.tensor(found["psnr"])).abs().max() > 1e-3
+    assert protocol_named("open-magvit2").differences(protocol_named("smalti"))["psnr.quantize"] == ("truncate", None)

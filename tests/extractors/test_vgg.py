@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 
 from smalti.config import build, config_of
 from smalti.extractors import Extractor
-from smalti.extractors._weights import LPIPS_HEADS_FILE, pretrained_heads, read_tensors
+from smalti.extractors._weights import LPIPS_HEADS_FILES, pretrained_heads, read_tensors
 from smalti.extractors.lpips import LPIPS
 from smalti.extractors.vgg16 import VGG16
 from smalti.registry import UserError, names
@@ -162,7 +162,7 @@ def test_pretrained_heads_come_from_torchmetrics():
         f"lin{k}.model.1.weight": width for k, width in enumerate((64, 128, 256, 512, 512))
     }
     assert all((head >= 0.0).all() for head in heads.values())
-    assert LPIPS_HEADS_FILE.sha256.startswith("a78928a0")
+    assert LPIPS_HEADS_FILES["vgg"].sha256.startswith("a78928a0")
 
 
 @BOTH

@@ -262,5 +262,25 @@ def test_equals_deblurgan_as_long_as_its_pool_holds_one_batch(golden, name, form
             assert torch.isclose(value, tensors[f"case/{name}/{key}"][step], **EXACT) == (step == 0)
 
 
+@pytest.mark.parametrize("form", ["logistic", "least_squares"])
+def test_means_that_are_cut_off_move_nothing(form):
+    """The value stays; the gradient is that of logits around given numbers, as in ESRGAN and DeblurGANv2."""
+    real, fake = torch.randn(2, 6, dtype=torch.float64).requires_grad_().unbind()
+    means = real.mean().item(), fake.mean().item()
+
+    def distance(scores):
+        return torch.nn.functional.softplus(-scores) if form == "logistic" else (scores - 1.0).square()
+
+    expected = distance(fake - means[0]).mean() + distance(means[1] - real).mean()
+    found = relativistic_average_generator(real, fake, form=form, detach=True)
+    whole = relativistic_average_generator(real, fake, form=form)
+    torch.testing.assert_close(found, whole)
+    slopes = [torch.autograd.grad(value, [real, fake], retain_graph=True) for value in (found, expected, whole)]
+    torch.testing.assert_close(slopes[0], slopes[1])
+    assert not torch.allclose(slopes[0][0], slopes[2][0])
+    other = relativistic_average_discriminator(fake, real, form=form, detach=True)
+    torch.testing.assert_close(torch.autograd.grad(other, [real, fake]), slopes[0])
+
+
 def test_no_case_of_deblurgan_is_left_out(golden):
     assert set(ADVLOSS) | set(POOLED) == set(golden("losses/manifest.json")["advloss"])
