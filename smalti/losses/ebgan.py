@@ -1,8 +1,8 @@
 """Energy-based GAN: the critic is an autoencoder, its energy the error of its reconstruction, low for real images.
 
 Such a critic's logits are its reconstruction (B, C, H, W), and its last feature the embedding in its middle. Bind them:
-``inputs: {reconstruction_real: logits_real, reconstruction_fake: logits_fake}``. The margin acts on each image, as in the
-paper; in PyTorch-GAN on the mean of the batch.
+``inputs: {reconstruction_real: logits_real, reconstruction_fake: logits_fake}``. The margin acts on each image, as in
+the paper; in PyTorch-GAN on the mean of the batch.
 """
 
 from collections.abc import Mapping, Sequence

@@ -144,6 +144,7 @@ class Examination:
     ) -> None:
         by_name = metrics if isinstance(metrics, Mapping) else {short_name(type(metric)): metric for metric in metrics}
         self.metrics, self.device, self.names = by_name, device, names
+        _require_torchmetrics()
         self.accumulators = {name: metric.create().to(device) for name, metric in by_name.items()}
         for name, metric in by_name.items():
             metric.begin(self.accumulators[name], codebook_sizes)
@@ -179,6 +180,16 @@ class Examination:
         cautions = {name: "; ".join(metric.warnings(self.accumulators[name])) for name, metric in measured.items()}
         said = {name: text for name, text in cautions.items() if text}
         return Evaluation(values=values, images=tuple(self.rows), left_out=left_out, cautions=said)
+
+
+def _require_torchmetrics() -> None:
+    try:
+        import torchmetrics  # noqa: F401
+    except (ImportError, RuntimeError) as error:  # not ours, and not to be reported to us
+        raise UserError(
+            f"torchmetrics cannot be imported: {error}. A torchvision that does not fit the installed torch breaks it, "
+            "and so does torch-fidelity without one: pip uninstall torchvision torch-fidelity"
+        ) from error
 
 
 def _fits(metric: Metric, observation: Observation | Prediction) -> bool:

@@ -1,6 +1,7 @@
 """One pass over held-out images: padding, sharding, modes, names."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -211,3 +212,9 @@ def test_images_may_be_numbers_and_the_model_in_double_precision() -> None:
     data = [{"image": torch.zeros(1, 3, 8, 8)}]
     values = evaluate(Rounding().double(), data, {"psnr": PSNR()})
     assert values["psnr"] == pytest.approx(-20 * torch.log10(torch.tensor(0.5 / 7)).item(), rel=1e-5)
+
+
+def test_what_breaks_torchmetrics_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    with pytest.raises(UserError, match=r"torchmetrics cannot be imported: .*pip uninstall torchvision torch-fidelity"):
+        examine(Rounding(), batches((2, 16, 16)), {"psnr": PSNR()})
