@@ -1,13 +1,11 @@
 """The convolutions of AlexNet, frozen: the smaller of the two networks that LPIPS is known with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from smalti.extractors._images import as_rgb
-from smalti.extractors._vgg import SCALE, SHIFT, FrozenConvolution
+from smalti.extractors._vgg import FrozenConvolution, Trunk
 from smalti.nn.memory_format import with_like_gradient
 
 ALEX_WIDTHS = (64, 192, 384, 256, 256)
@@ -17,16 +15,14 @@ _INDICES = (0, 3, 6, 8, 10)  # that torchvision gives them
 _POOLED = (3, 6)
 
 
-class AlexTrunk(nn.Module):
+class AlexTrunk(Trunk):
     """The five convolutions of AlexNet, each with its ReLU (Krizhevsky, arXiv:1404.5997).
 
     Args:
         widths: channels of each convolution.
     """
 
-    shift: Tensor
-    scale: Tensor
-
+    title = "AlexNet"
     layers = ("relu1", "relu2", "relu3", "relu4", "relu5")
     smallest_size = 31  # what leaves a place to the second pooling
 
@@ -34,15 +30,8 @@ class AlexTrunk(nn.Module):
         super().__init__()
         if len(widths) != len(_CONVOLUTIONS) or min(widths, default=0) < 1:
             raise ValueError(f"widths={list(widths)}: expected {len(_CONVOLUTIONS)} numbers >= 1")
-        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
-        self.features = nn.ModuleDict()
         for index, shape, before, width in zip(_INDICES, _CONVOLUTIONS, (3, *widths), widths, strict=False):
             self.features[str(index)] = FrozenConvolution(before, width, *shape)
-
-    def named_weights(self) -> Mapping[str, Tensor]:
-        """Torchvision's name (``features.0.weight``) -> the tensor."""
-        return {name: buffer for name, buffer in self.named_buffers() if name.startswith("features.")}
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Five features, each with shape (B, width, h, w), of images (B, 3, H, W) or (B, 1, H, W) in [-1, 1].
@@ -50,13 +39,7 @@ class AlexTrunk(nn.Module):
         Raises:
             ValueError: for other channels, or fewer pixels than the poolings need.
         """
-        images = as_rgb(images)
-        if min(images.shape[2:]) < self.smallest_size:
-            raise ValueError(
-                f"images of {images.shape[2]} x {images.shape[3]} pixels: AlexNet needs at least "
-                f"{self.smallest_size} x {self.smallest_size}"
-            )
-        x = (images - self.shift) / self.scale
+        x = self.normalized(images)
         found = []
         for index, convolution in zip(_INDICES, self.features.values(), strict=True):
             x = F.max_pool2d(x, 3, 2) if index in _POOLED else x

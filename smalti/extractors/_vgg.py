@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,41 @@ class FrozenConvolution(nn.Module):
         return F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
 
-class VGGTrunk(nn.Module):
+class Trunk(nn.Module):
+    """Base of the convolutions of a classifier, which take images in [-1, 1] and know ImageNet's mean and deviation."""
+
+    shift: Tensor
+    scale: Tensor
+    features: nn.ModuleDict
+    title: ClassVar[str]
+    smallest_size: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
+        self.features = nn.ModuleDict()
+
+    def named_weights(self) -> Mapping[str, Tensor]:
+        """Torchvision's name (``features.0.weight``) -> the tensor."""
+        return {name: buffer for name, buffer in self.named_buffers() if name.startswith("features.")}
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) or (B, 1, H, W) in [-1, 1], less the mean and over the deviation, with three channels.
+
+        Raises:
+            ValueError: for other channels, or fewer pixels than the poolings need.
+        """
+        images = as_rgb(images)
+        if min(images.shape[2:]) < self.smallest_size:
+            raise ValueError(
+                f"images of {images.shape[2]} x {images.shape[3]} pixels: {self.title} needs at least "
+                f"{self.smallest_size} x {self.smallest_size}"
+            )
+        return (images - self.shift) / self.scale
+
+
+class VGGTrunk(Trunk):
     """Blocks of 3x3 convolutions and ReLU with max pooling between them (Simonyan & Zisserman, arXiv:1409.1556).
 
     Args:
@@ -57,16 +92,12 @@ class VGGTrunk(nn.Module):
             None is the last ReLU of each block.
     """
 
-    shift: Tensor
-    scale: Tensor
+    title = "VGG"
 
     def __init__(self, convolutions: Sequence[int], widths: Sequence[int], layers: Sequence[str] | None = None) -> None:
         super().__init__()
         if len(widths) != len(convolutions) or min(widths, default=0) < 1:
             raise ValueError(f"widths={list(widths)}: expected {len(convolutions)} numbers >= 1")
-        self.register_buffer("shift", torch.tensor(SHIFT).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor(SCALE).view(1, 3, 1, 1), persistent=False)
-        self.features = nn.ModuleDict()
         steps: list[tuple[str, str]] = []  # name of the layer, and the index that torchvision gives it
         in_channels = 3
         for block, (count, width) in enumerate(zip(convolutions, widths, strict=True), start=1):
@@ -83,10 +114,6 @@ class VGGTrunk(nn.Module):
         self.steps = steps[: 1 + max(names.index(layer) for layer in self.layers)]
         self.smallest_size = 2 ** sum(name.startswith("pool") for name, _ in self.steps)
 
-    def named_weights(self) -> Mapping[str, Tensor]:
-        """Torchvision's name (``features.0.weight``) -> the tensor."""
-        return {name: buffer for name, buffer in self.named_buffers() if name.startswith("features.")}
-
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """The features ``layers``, in that order, for images with shape (B, 3, H, W) or (B, 1, H, W) in [-1, 1].
 
@@ -96,13 +123,7 @@ class VGGTrunk(nn.Module):
         Raises:
             ValueError: for other channels, or fewer pixels than the poolings need.
         """
-        images = as_rgb(images)
-        if min(images.shape[2:]) < self.smallest_size:
-            raise ValueError(
-                f"images of {images.shape[2]} x {images.shape[3]} pixels: VGG needs at least "
-                f"{self.smallest_size} x {self.smallest_size}"
-            )
-        x = (images - self.shift) / self.scale
+        x = self.normalized(images)
         found: dict[str, Tensor] = {}
         for name, index in self.steps:
             if index in self.features:
