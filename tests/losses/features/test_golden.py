@@ -139,8 +139,8 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in NOT_OFFERED | DEFECTS])
-def test_equals_the_original_with_its_gradient(golden, name):
-    tensors, options = golden("losses/feature.safetensors"), CASES[name]["options"]
+def test_equals_the_original_with_its_gradient(golden, double, name):
+    tensors, options = double(golden("losses/feature.safetensors")), CASES[name]["options"]
     value, given = CALLS[options["cls"]](options, tensors)
     value = options.get("loss_weight", 1.0) * value
     torch.testing.assert_close(value, tensors[f"case/{name}/out"], rtol=1e-5, atol=1e-7)

@@ -70,8 +70,8 @@ LAZY = {f"R1Comps.interval16.iter{i}": i for i in (0, 1, 15, 16)}
 
 
 @pytest.fixture
-def tensors(golden):
-    return golden("losses/gradient_penalty.safetensors")
+def tensors(golden, double):
+    return double(golden("losses/gradient_penalty.safetensors"))
 
 
 def inputs(tensors) -> SimpleNamespace:
