@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,9 @@ def test_worst_images_are_the_lowest_or_of_distances_the_highest(tmp_path: Path)
     ordered = sorted(result.images, key=lambda row: row["psnr"])
     assert [row["name"] for row in result.worst("psnr", 2)] == [row["name"] for row in ordered[:2]]
     assert result.worst("bits_per_pixel", 1)[0]["bits_per_pixel"] == max(row["bits_per_pixel"] for row in result.images)
+    for number, worst in (("lpips_alex", 2.0), ("ssim_inflated", 1.0), ("of_mine", 1.0)):
+        named = replace(result, images=[{number: 1.0}, {number: 2.0}])
+        assert named.worst(number, 1) == [{number: worst}]
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say() -> None:
