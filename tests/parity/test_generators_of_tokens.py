@@ -1,6 +1,6 @@
 """FAR and LlamaGen's GPT with the originals' weights: scores, loss, gradients, and the tokens they draw.
 
-FAR for three codebooks is not recorded: its laws are in ``tests/models``, its sizes and keys in ``tests/interop``.
+FAR for three codebooks is not recorded: its formulas are in ``test_far_by_hand``, its keys in ``tests/interop``.
 """
 
 import json
