@@ -116,17 +116,20 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-FIRST = """smalti trains, measures and uses image autoencoders and visual tokenizers.
+FIRST = """smalti trains, measures and uses image autoencoders, visual tokenizers and GANs.
 
-To begin with:
-  smalti train quickstart                          train a small tokenizer on photos that are on the disk, in minutes
-  smalti report runs/quickstart                    its curves and its page again
-  smalti evaluate runs/quickstart --data PHOTOS    how good it is, under a named protocol
-  smalti reconstruct runs/quickstart CAT.PNG       what it makes of a picture
+First commands:
+  smalti train quickstart                               train a small tokenizer on packaged photos, about a minute
+  smalti evaluate runs/quickstart --data PHOTOS         PSNR, SSIM and codebook usage on your images
+  smalti reconstruct runs/quickstart CAT.PNG --out OUT  reconstruct a picture
   smalti tokenize runs/quickstart --data PHOTOS --size 256 --out STORE
+  smalti report runs/quickstart                         write the HTML report of a run
 
-`smalti recipes list` shows what else can be trained, `smalti --help` all verbs, `smalti VERB --help` one of them.
-`smalti --install-completion` lets the shell complete verbs, options and recipes."""
+More:
+  smalti recipes list          all models that can be trained
+  smalti --help                all commands
+  smalti COMMAND --help        options and an example of one command
+  smalti --install-completion  let the shell complete commands, options and recipes"""
 
 
 @app.callback()
@@ -136,7 +139,7 @@ def smalti(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Train, measure and use image autoencoders and visual tokenizers.
+    """Train, measure and use image autoencoders, visual tokenizers and GANs.
 
     Example: smalti train quickstart --out runs/quickstart
     """

@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 
 MaxPixels = Annotated[
     int | None,
-    whole_number("Images with more are not decoded; 100 megapixels if not given.", most=2**40),
+    whole_number("Do not decode images with more pixels than N.", limit=2**40, show_default="100 megapixels"),
 ]
 ValueRange = Annotated[
-    str, typer.Option("--value-range", help="Of 16-bit images: full, or the value that is white, as 4095 for 12 bits.")
+    str,
+    typer.Option(
+        "--value-range", metavar="WHITE", help="White level of 16-bit images: full (65535), or e.g. 4095 for 12 bits."
+    ),
 ]
 Background = Annotated[
-    str, typer.Option("--background", help="What shows through alpha: white, black or R,G,B; drop leaves alpha out.")
+    str,
+    typer.Option(
+        "--background", metavar="COLOUR", help="Behind transparent pixels: white, black or R,G,B; drop ignores alpha."
+    ),
 ]
 
 

@@ -24,21 +24,24 @@ ModelPath = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A run folder (RUN@best, RUN@last, RUN@400: a checkpoint of it), a saved model or a Hub repository.",
+        help="A run folder (RUN@best, RUN@last, RUN@400 for one of its checkpoints), a saved model, or a Hugging Face "
+        "repository.",
         show_default=False,
     ),
 ]
 TrustCode = Annotated[
     bool,
-    typer.Option("--trust-code", help="Let a saved model's configuration import classes that smalti does not have."),
+    typer.Option("--trust-code", help="Let the configuration of a saved model import code from outside smalti."),
 ]
 
 
 Tile = Annotated[
     int | None,
     whole_number(
-        "Work on overlapping tiles of TILE pixels, a multiple of the model's factor: less memory, other results.",
-        most=LARGEST_SIDE,
+        "Process images in overlapping tiles of N x N pixels, a multiple of the model's factor: less memory, slightly "
+        "different results.",
+        limit=LARGEST_SIDE,
+        show_default="whole images",
     ),
 ]
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,16 +17,28 @@ LARGEST_SEED = 2**63 - 1
 LARGEST_SIDE = 65_535  # pixels, of image files of most formats
 
 
-def whole_number(text: str, *, least: int = 1, most: int = LARGEST_COUNT, **options: Any) -> Any:
+def whole_number(
+    text: str, *, least: int = 1, most: int | None = None, limit: int = LARGEST_COUNT, **options: Any
+) -> Any:
     """A whole number.
 
     Args:
         text: help.
         least: smallest value that is allowed.
-        most: largest value that is allowed.
+        most: largest value that is allowed, if the help should name it.
+        limit: what no value may exceed for technical reasons; the help does not name it.
         options: others of ``typer.Option``.
     """
-    return typer.Option(min=least, max=most, help=text, **options)
+    return typer.Option(min=least, max=most, metavar="N", help=text, callback=_at_most(limit), **options)
+
+
+def _at_most(limit: int) -> Callable[[int | None], int | None]:
+    def check(value: int | None) -> int | None:
+        if value is not None and value > limit:
+            raise typer.BadParameter(f"{value} is not in the range x<={limit}.")
+        return value
+
+    return check
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -42,7 +55,7 @@ def recipe_names(incomplete: str) -> list[str]:
 
 RecipeName = typer.Argument(
     metavar="RECIPE",
-    help="A shipped recipe, `tiny-` before one, or a YAML file.",
+    help="Name of a shipped recipe, tiny-NAME for its small form, or a YAML file.",
     show_default=False,
     autocompletion=recipe_names,
 )
@@ -61,10 +74,10 @@ def finite(value: float | None) -> float | None:
 
 Size = Annotated[
     int | None,
-    whole_number("Resize to cover SIZE pixels and take the middle; else images as they are.", most=LARGEST_SIDE),
+    whole_number("Resize and centre-crop images to N x N pixels.", limit=LARGEST_SIDE, show_default="keep their size"),
 ]
-BatchSize = Annotated[int, whole_number("Images of one size that are worked on together.")]
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1; auto takes a GPU if there is one.")]
+BatchSize = Annotated[int, whole_number("Images per batch.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, ...; auto uses a GPU if there is one.")]
 
 
 def device_of(name: str) -> "torch.device":

@@ -10,42 +10,77 @@ from smalti.cli._options import LARGEST_SEED, finite, whole_number
 BATCH = 64
 
 Out = Annotated[
-    Path | None, typer.Option(help="A picture (.png), or .npz for all images as numbers.", show_default=False)
+    Path | None,
+    typer.Option(metavar="FILE", help="One picture of all images (.png), or an array (.npz).", show_default=False),
 ]
-Npz = Annotated[Path | None, typer.Option(help="All images as numbers, beside a picture in --out.")]
-Folder = Annotated[Path | None, typer.Option(help="A folder for a .png of each image.")]
-Count = Annotated[int, whole_number("Images; with --interpolate, strips.")]
-Seed = Annotated[int, whole_number("Seed of the first image; the next has the next seed.", least=0, most=LARGEST_SEED)]
-Classes = Annotated[str | None, typer.Option(help="Classes to make in turn, 0,1,2 or 0-9; without it all of them.")]
-Label = Annotated[int | None, whole_number("The one class to make.", least=0)]
-Together = Annotated[int, whole_number("Images that are drawn together; it changes none of them.")]
-Columns = Annotated[int | None, whole_number("Images in a row of the picture.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
+Npz = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Also write an array (.npz), beside a picture in --out.")
+]
+Folder = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Also write each image as a .png in this folder.")]
+Count = Annotated[int, whole_number("Number of images; with --interpolate, of strips.")]
+Seed = Annotated[int, whole_number("Seed of the first image; image i uses seed + i.", least=0, limit=LARGEST_SEED)]
+Classes = Annotated[
+    str | None, typer.Option(metavar="LIST", help="Classes to sample in turn: 0,1,2 or 0-9.", show_default="all")
+]
+Label = Annotated[int | None, whole_number("One class for all images.", least=0)]
+Together = Annotated[int, whole_number("Images per batch; the images do not depend on it.")]
+Columns = Annotated[int | None, whole_number("Images per row of the picture.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 
 Truncation = Annotated[
     float | None,
-    typer.Option(min=0.0, max=1.0, callback=finite, help="Of GANs: below 1, variety is given for quality."),
+    typer.Option(
+        min=0.0,
+        max=1.0,
+        callback=finite,
+        metavar="NUMBER",
+        help="GANs: truncate latents towards their mean: below 1, less variety and higher quality.",
+        show_default="1",
+    ),
 ]
-Interpolate = Annotated[int | None, whole_number("Of GANs: strips of so many steps to the next image.", least=2)]
+Interpolate = Annotated[int | None, whole_number("GANs: strips of N images that blend into the next sample.", least=2)]
 
 Guidance = Annotated[
     str | None,
     typer.Option(
-        help="Of tokens: above 1, what fits the class better and varies less; visual=2,semantic=1.5 for each codebook.",
+        metavar="SCALE",
+        help="Token models: scale of classifier-free guidance, or one per codebook: visual=2,semantic=1.5.",
+        show_default="1, none",
     ),
 ]
 GuidanceSchedule = Annotated[
     Literal["constant", "linear", "cosine"] | None,
-    typer.Option(help="Of tokens: how guidance grows from 1 over the positions."),
+    typer.Option(
+        help="Token models: how guidance grows from 1 to its scale over the positions.", show_default="constant"
+    ),
 ]
-GuidanceInterval = Annotated[str | None, typer.Option(help="Of tokens: first and last position that is guided: 0,127.")]
+GuidanceInterval = Annotated[
+    str | None, typer.Option(metavar="FIRST,LAST", help="Token models: guide only these positions.", show_default="all")
+]
 Temperature = Annotated[
     float | None,
-    typer.Option(min=0.0, callback=finite, help="Of tokens: of the softmax; 0: the best code."),
+    typer.Option(
+        min=0.0,
+        callback=finite,
+        metavar="NUMBER",
+        help="Token models: softmax temperature; 0 takes the most likely code.",
+        show_default="1",
+    ),
 ]
-TopK = Annotated[int | None, whole_number("Of tokens: draw from so many of the best codes; 0: all.", least=0)]
+TopK = Annotated[
+    int | None,
+    whole_number("Token models: sample from the N most likely codes; 0: from all.", least=0, show_default="0"),
+]
 TopP = Annotated[
     float | None,
-    typer.Option(max=1.0, callback=finite, help="Of tokens: draw from the best codes of this probability."),
+    typer.Option(
+        max=1.0,
+        callback=finite,
+        metavar="NUMBER",
+        help="Token models: sample from the most likely codes of this total probability.",
+        show_default="1",
+    ),
 ]
-TokenizerPath = Annotated[str | None, typer.Option(help="Of tokens: where the tokenizer is, if not where it was.")]
+TokenizerPath = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="Token models: path of the tokenizer, if it has moved.")
+]

@@ -24,25 +24,27 @@ def app(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...",
-            help="Run folders, saved models or Hub repositories: autoencoders, generators.",
+            metavar="MODEL",
+            help="Run folders, saved models or Hub repositories of autoencoders and generators.",
             show_default=False,
         ),
     ],
     port: Annotated[
-        int | None, whole_number("Port of 127.0.0.1; without it a free one from 7860 on.", least=1, most=65_535)
+        int | None,
+        whole_number("Port on 127.0.0.1.", least=1, most=65_535, show_default="a free one from 7860 on"),
     ] = None,
     longest: Annotated[
-        int, whole_number("Pictures whose longer side has more pixels are made smaller.", least=16, most=4096)
+        int, whole_number("Shrink pictures whose longer side has more than N pixels.", least=16, most=4096)
     ] = 768,
-    show: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     device: Device = "auto",
     trust_code: TrustCode = False,
 ) -> None:
-    """Play with models in a browser: reconstruct, edit tokens, sample.
+    """Try models in a browser on this machine.
 
-    Several models are shown side by side. It is served to this machine only; nothing is sent anywhere, and what was
-    dropped is deleted at the end. Ctrl-C ends it.
+    Reconstruct pictures, edit their tokens and sample from generators; several models are shown side by side. The page
+    is served to this machine only, nothing is sent anywhere, and uploaded pictures are deleted at the end. Ctrl-C stops
+    it.
 
     Example: smalti app runs/quickstart runs/wgan-digits
     """

@@ -15,28 +15,29 @@ if TYPE_CHECKING:
 bench = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Measure parts against their textbook form.\n\nExample: smalti bench quantizer",
+    help="Time parts of smalti against plain PyTorch versions.\n\nExample: smalti bench quantizer",
 )
 
 LEAST_SIDE = 32  # of images of KL-f8, whose perceptual network looks at 16 x 16 pixels and more
 
-Repeats = Annotated[int, whole_number("Times that each variant runs, in turn; the median counts.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print rows as JSON, for programs.")]
+Repeats = Annotated[int, whole_number("Runs of each variant, in turn; the median counts.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @bench.command()
 def quantizer(
-    tokens: Annotated[int, whole_number("N, positions of a batch.")] = 8192,
-    codes: Annotated[int, whole_number("K, size of the codebook.")] = 16384,
-    channels: Annotated[int, whole_number("d, width of a code.")] = 8,
+    tokens: Annotated[int, whole_number("Tokens in a batch.")] = 8192,
+    codes: Annotated[int, whole_number("Codes in the codebook.")] = 16384,
+    channels: Annotated[int, whole_number("Channels of a code.")] = 8,
     repeats: Repeats = 3,
-    compiled: Annotated[bool, typer.Option(help="Also the compiled chunks (CPU).")] = True,
+    compiled: Annotated[bool, typer.Option(help="Also time the torch.compile version (CPU).")] = True,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Code search with and without entropy loss, forward and backward.
+    """Time code search with and without the entropy loss.
 
-    Seconds are processor time of one thread, or CUDA time. RATIO is how many times longer AGAINST took.
+    Forward and backward. Seconds are processor time of one thread, or CUDA time. RATIO says how many times longer the
+    version under AGAINST took.
 
     Example: smalti bench quantizer --tokens 8192 --codes 16384
     """
@@ -49,27 +50,28 @@ def quantizer(
 @bench.command()
 def step(
     recipe: Annotated[
-        str | None, typer.Option(metavar="RECIPE", help="A whole step of a recipe, on random images.")
+        str | None, typer.Option(metavar="RECIPE", help="Time a step of this recipe, on random images.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With --recipe: replace a value of it.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With --recipe: change a value. Repeatable.")
     ] = None,
     channels: Annotated[
-        int | None, whole_number("Without --recipe: base width, a multiple of 32. [default: 64]", least=32)
+        int | None, whole_number("Without --recipe: base width, a multiple of 32.", least=32, show_default="64")
     ] = None,
     size: Annotated[
-        int | None, whole_number("Side of the images. [default: 128, or the recipe's]", least=8, most=LARGEST_SIDE)
+        int | None,
+        whole_number("Side of the images.", least=8, limit=LARGEST_SIDE, show_default="128, or the recipe's"),
     ] = None,
-    batch: Annotated[int | None, whole_number("Images. [default: 2, or the recipe's]")] = None,
+    batch: Annotated[int | None, whole_number("Images per batch.", show_default="2, or the recipe's")] = None,
     repeats: Repeats = 3,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """A training step of KL-f8 with its discriminator, or with --recipe of any recipe.
+    """Time a training step.
 
-    KL-f8 is compared with the schedule of latent-diffusion on the same networks: two forward passes, two traversals. Of
-    a recipe time, memory, floating-point operations, their share of what the device can do, and the longest kernels
-    are told.
+    Without --recipe: KL-f8 with its discriminator, against latent-diffusion's way of training the same networks (two
+    forward and two backward passes). With --recipe: time, memory, floating-point operations, their share of the
+    device's peak, and the slowest kernels.
 
     Example: smalti bench step --recipe tiny-vqgan-f16 --batch 2
     """
@@ -92,12 +94,12 @@ def step(
 
 @bench.command()
 def data(
-    size: Annotated[int, whole_number("Side of the crop.", most=LARGEST_SIDE)] = 256,
-    images: Annotated[int, whole_number("JPEG files that are written and read.", most=100_000)] = 48,
+    size: Annotated[int, whole_number("Side of the crop.", limit=LARGEST_SIDE)] = 256,
+    images: Annotated[int, whole_number("Number of JPEG files to write and read.", most=100_000)] = 48,
     repeats: Repeats = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Decode, crop and batch JPEGs of 500 x 375 pixels.
+    """Time loading of JPEGs of 500 x 375 pixels.
 
     Example: smalti bench data --size 256
     """
@@ -109,20 +111,20 @@ def data(
 
 @bench.command()
 def sample(
-    width: Annotated[int, whole_number("Of the model; its heads have 64 channels.", least=64)] = 384,
-    depth: Annotated[int, whole_number("Blocks of its trunk; its head has 2.")] = 6,
-    codes: Annotated[int, whole_number("K, size of each codebook.")] = 16384,
-    codebooks: Annotated[int, whole_number("Codebooks of a position.")] = 3,
-    side: Annotated[int, whole_number("Of the grid of positions.", most=LARGEST_SIDE)] = 16,
-    batch: Annotated[int, whole_number("Images; guidance doubles them.", most=1000)] = 4,
+    width: Annotated[int, whole_number("Width of the model, a multiple of 64.", least=64)] = 384,
+    depth: Annotated[int, whole_number("Transformer blocks of the trunk; the head has 2.")] = 6,
+    codes: Annotated[int, whole_number("Codes in each codebook.")] = 16384,
+    codebooks: Annotated[int, whole_number("Number of codebooks.")] = 3,
+    side: Annotated[int, whole_number("Side of the token grid.", limit=LARGEST_SIDE)] = 16,
+    batch: Annotated[int, whole_number("Images per batch; guidance doubles it.", most=1000)] = 4,
     repeats: Repeats = 3,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Draw the best tokens of a FAR with guidance 2, in float32 and bfloat16.
+    """Time sampling from a FAR with guidance 2.
 
-    The textbook is a sampler in the manner of FQGAN's: masked caches of full length, those of its head made anew for
-    every position.
+    In float32 and bfloat16, against a plain sampler in the style of FQGAN's: masked key-value caches of full length,
+    and a new cache of the head for every position.
 
     Example: smalti bench sample --side 8
     """
@@ -137,16 +139,16 @@ def sample(
 @bench.command()
 def encode(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A run folder, or a recipe, built with fresh weights.")
+        str, typer.Argument(metavar="MODEL", help="A run folder, or a recipe (with random weights).")
     ] = "llamagen-f16",
-    size: Annotated[int, whole_number("Side of the images.", most=LARGEST_SIDE)] = 128,
-    batch: Annotated[int, whole_number("Images.")] = 2,
+    size: Annotated[int, whole_number("Side of the images.", limit=LARGEST_SIDE)] = 128,
+    batch: Annotated[int, whole_number("Images per batch.")] = 2,
     repeats: Repeats = 3,
     device: Device = "cpu",
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Encode and decode, in float32 and bfloat16.
+    """Time encoding and decoding, in float32 and bfloat16.
 
     Example: smalti bench encode llamagen-f16 --size 256
     """

@@ -12,19 +12,24 @@ def compare(
     results: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RESULT...", help="Files evaluation.json, or folders that hold one.", show_default=False
+            metavar="RESULT", help="Files evaluation.json, or folders that contain one.", show_default=False
         ),
     ],
     allow_mixed: Annotated[
-        bool, typer.Option(help="Compare across protocols and images, and mark what was measured otherwise.")
+        bool, typer.Option("--allow-mixed", help="Also compare different protocols or images, and mark them with *.")
     ] = False,
-    markdown: Annotated[bool, typer.Option(help="Print the table in Markdown.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     html: Annotated[
-        Path | None, typer.Option(help="Also write a page: sortable table, rate and distortion, worst cases.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also write an HTML page: sortable table, rate-distortion plot, worst images."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Put results of `smalti evaluate` side by side; different protocols are refused with what differs.
+    """Compare results of `smalti evaluate` in one table.
+
+    Results of different protocols or images are refused, with a list of what differs.
 
     Example: smalti compare results/ours results/jpeg --html comparison.html
     """

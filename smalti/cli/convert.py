@@ -17,47 +17,54 @@ FORMATS = "smalti, latent-diffusion (also taming, stable-diffusion), llamagen, f
 
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="A checkpoint: a file, a folder or a saved model.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="SRC", help="A checkpoint (file or folder), a saved model or a Hub repository.", show_default=False
+        ),
     ],
     target: Annotated[Path, typer.Argument(metavar="DST", help="The file or folder to write.", show_default=False)],
-    source_format: Annotated[str, typer.Option("--from", help=f"auto, {FORMATS}.")] = "auto",
-    target_format: Annotated[str, typer.Option("--to", help=f"{FORMATS}.")] = "smalti",
+    source_format: Annotated[str, typer.Option("--from", metavar="FORMAT", help=f"auto, {FORMATS}.")] = "auto",
+    target_format: Annotated[
+        str, typer.Option("--to", metavar="FORMAT", help="As for --from, without auto.")
+    ] = "smalti",
     weights: Annotated[
-        Literal["auto", "raw", "ema"], typer.Option(help="Averaged weights if there are any, or these.")
+        Literal["auto", "raw", "ema"],
+        typer.Option(help="Which weights of a training checkpoint; auto: averaged ones (ema) if there are any."),
     ] = "auto",
     keep_discriminator: Annotated[
-        bool, typer.Option("--keep-discriminator", help="Carry the discriminator along, for fine-tuning.")
+        bool, typer.Option("--keep-discriminator", help="Also convert the discriminator, for fine-tuning.")
     ] = False,
     heads: Annotated[
         int | None,
         whole_number(
-            "Attention heads of transformers; if not given 8 (fqgan), or a 64th of the width (llamagen-gpt, far).",
-            show_default=False,
+            "Attention heads of transformers, which checkpoints do not state.",
+            show_default="8 for fqgan, width / 64 for llamagen-gpt and far",
         ),
     ] = None,
     grid: Annotated[
         int | None,
         whole_number(
-            "Side of the grid of tokens of a generator, 16 if not given.", show_default=False, most=LARGEST_SIDE
+            "Token models (llamagen-gpt, far): side of the grid of tokens.", show_default="16", limit=LARGEST_SIDE
         ),
     ] = None,
     scaling_factor: Annotated[
         float | None,
         typer.Option(
             callback=finite,
-            help="Of the latents, in place of the file's (latent-diffusion, diffusers).",
+            metavar="NUMBER",
+            help="Scale of the latents to record instead of the file's (latent-diffusion, diffusers).",
             show_default=False,
         ),
     ] = None,
     trust_code: TrustCode = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
 ) -> None:
-    """Convert a checkpoint, with proof.
+    """Convert checkpoints from and to other projects.
 
-    Every key is translated, or listed with the reason why it is not; every tensor is read again and compared bit by
-    bit; a random image, or random tokens, run through both networks where both are there. Nothing is written unless
-    all of it agrees.
+    Every key is translated, or listed with the reason why it is dropped. What was written is read again and compared
+    bit by bit. If the original implementation is installed, both networks are run on a random input. If anything
+    disagrees, nothing is written.
 
     Example: smalti convert sd-vae.safetensors models/sd-vae
     """

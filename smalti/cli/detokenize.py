@@ -19,19 +19,23 @@ if TYPE_CHECKING:
 
 
 def detokenize(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a token store.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.", show_default=False)],
-    model: Annotated[str | None, typer.Option(help="The tokenizer; the one the store names if not given.")] = None,
-    view: Annotated[str | None, typer.Option(help="Which view of each image; the first if not given.")] = None,
-    limit: Annotated[int | None, whole_number("The first N images only.")] = None,
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a token store.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write the images.", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The tokenizer.", show_default="the path in the store")
+    ] = None,
+    view: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The view of each image to decode.", show_default="the first")
+    ] = None,
+    limit: Annotated[int | None, whole_number("Decode the first N images only.")] = None,
     batch_size: BatchSize = 8,
     device: Device = "auto",
     trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Write into a folder that is not empty.")] = False,
 ) -> None:
-    """Write the images that a token store stands for.
+    """Decode a token store back to images.
 
-    As OUT/NAME.png, NAME being the image's own name. Another tokenizer than the store's is refused.
+    Writes OUT/NAME.png under the name of each image. A tokenizer other than the one that wrote the store is refused.
 
     Example: smalti detokenize tokens --out pictures --limit 16
     """

@@ -21,27 +21,29 @@ HEALTHY = "nothing found"
 def doctor(
     run: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN]", help="A run folder, finished or still running.", show_default=False),
+        typer.Argument(metavar="RUN", help="A run folder; the run may still be training.", show_default=False),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(help="In place of a run: a recipe, of which the first steps are trained.", show_default=False),
+        typer.Option(metavar="RECIPE", help="Train the first steps of this recipe instead.", show_default=False),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of images to try the recipe on.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="With --recipe: train on the images here.")
+    ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With --recipe: change a value. Repeatable.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to try.")] = 100,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="With --recipe: number of steps.")] = 100,
     strict: Annotated[
-        bool, typer.Option("--strict", help="End with exit code 3 if anything is found that is not over.")
+        bool, typer.Option("--strict", help="Exit with code 3 if there is a problem that has not passed.")
     ] = False,
     trust_code: TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON, for programs.")] = False,
 ) -> None:
-    """Say what is wrong with a run, and what to change.
+    """Diagnose a run: what is wrong, and what to change.
 
-    A run is read from its folder. A recipe is trained for a few steps in a temporary folder, with the schedules of the
-    whole run.
+    A run is read from its folder. With --recipe, a recipe is trained for its first steps in a temporary folder, with
+    the schedules of the full run.
 
     Example: smalti doctor runs/quickstart
     """

@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 def encode(
     model: ModelPath,
-    data: Annotated[Path, typer.Option(help="Folder of images, searched to any depth.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The .npz file to write.", show_default=False)],
+    data: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of images, with its subfolders.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The .npz file to write.", show_default=False)],
     size: Size = None,
-    latents: Annotated[bool, typer.Option("--latents", help="Write latents even if the model has tokens.")] = False,
+    latents: Annotated[bool, typer.Option("--latents", help="Write latents, also for a model with tokens.")] = False,
     batch_size: BatchSize = 8,
     tile: Tile = None,
     max_pixels: MaxPixels = None,
@@ -33,11 +35,11 @@ def encode(
     trust_code: TrustCode = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Write tokens or latents of a folder of images.
+    """Encode images to tokens or latents in an .npz file.
 
-    The file holds one array for each image under the image's path: tokens (G, h, w), or latents (C, h, w) of a model
-    without a codebook. Images stay as they are: height and width must be divisible by the model's factor, or give
-    --size.
+    The file has one array per image, named by the image's path: tokens (G, h, w) of G codebooks, or latents (C, h, w)
+    of a model without codebooks. Without --size, the height and width of every image must be divisible by the model's
+    factor. To train a generator on the tokens, use `smalti tokenize`.
 
     Example: smalti encode runs/quickstart --data photos --out tokens.npz
     """

@@ -26,40 +26,56 @@ RESULT = "evaluation.json"
 Models = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="MODEL...",
-        help="Runs, saved models, foreign checkpoints, folders of diffusers, Hub repositories; images:DIR (made "
-        "elsewhere), jpeg:q=50, webp:q=50, png; module:object.",
+        metavar="MODEL",
+        help="Run folders, saved models, checkpoints of other projects, diffusers folders, Hub repositories; "
+        "images:DIR for reconstructions made elsewhere; jpeg:q=50, webp:q=50, png; module:object.",
         show_default=False,
     ),
 ]
 Cache = Annotated[
-    bool, typer.Option("--cache/--no-cache", help="Keep features of the images for the next model (SMALTI_CACHE).")
+    bool, typer.Option("--cache/--no-cache", help="Reuse features of the real images between evaluations.")
 ]
-Contents = Annotated[bool, typer.Option(help="Hash the contents of all files into the result.")]
+Contents = Annotated[bool, typer.Option("--contents", help="Record a hash of the contents of all image files.")]
 
 
 def evaluate(
     models: Models = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of images, searched to any depth.", show_default=False)
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of images, with its subfolders.", show_default=False),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="A name (smalti protocols list), NAME@SIZE or a file. Without: whole images, floats."),
+        typer.Option(
+            metavar="NAME", help="A name of `smalti protocols list`, NAME@SIZE, or a YAML file.", show_default="whole"
+        ),
     ] = None,
     metrics: Annotated[
         str | None,
-        typer.Option(help="Names, separated by commas. Without: psnr, ssim, bits_per_pixel, and those of tokens."),
+        typer.Option(
+            metavar="NAMES",
+            help="Comma-separated names.",
+            show_default="psnr, ssim, bits_per_pixel and codebook usage",
+        ),
     ] = None,
     size: Size = None,
-    limit: Annotated[int | None, whole_number("The first N images only; the result says so.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json, one of each model.")] = None,
+    limit: Annotated[int | None, whole_number("Use the first N images only; the result records this.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write evaluation.json here; for several models, into one subfolder each."),
+    ] = None,
     resume: Annotated[
-        bool, typer.Option(help="With --out: keep what is there under the same protocol, go on where it was killed.")
+        bool,
+        typer.Option(
+            "--resume", help="With --out: keep finished results of the same protocol, continue interrupted ones."
+        ),
     ] = False,
-    pictures: Annotated[int, whole_number("With --out: of so many of the worst images.", least=0, most=1000)] = 4,
+    pictures: Annotated[int, whole_number("With --out: save pictures of the N worst images.", least=0, most=1000)] = 4,
     inception: Annotated[
-        str, typer.Option(help="Weights of the network of fid, kid and their kin: a path, or random (named so).")
+        str,
+        typer.Option(
+            metavar="WEIGHTS", help="Inception weights for fid, kid, ...: pretrained (downloaded), a path, or random."
+        ),
     ] = "pretrained",
     cache: Cache = True,
     contents: Contents = False,
@@ -69,13 +85,13 @@ def evaluate(
     background: Background = "drop",
     device: Device = "auto",
     trust_code: TrustCode = False,
-    schema: Annotated[bool, typer.Option(help="Print the JSON schema of a result and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with a row for each image.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of results and exit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, including a row per image.")] = False,
 ) -> None:
-    """Measure tokenizers on a folder of images.
+    """Measure reconstruction quality on a folder of images.
 
-    Sizes that a model's factor does not divide are padded, and the reconstruction is cut back. Under torchrun each
-    process measures its share.
+    Images whose sides are not divisible by a model's factor are padded, and the reconstruction is cropped. Under
+    torchrun each process measures its share of the images.
 
     Example: smalti evaluate runs/quickstart jpeg:q=50 --data held-out --protocol smalti
     """

@@ -14,11 +14,13 @@ from smalti.writing import to_json
 
 def latent_stats(
     model: ModelPath,
-    data: Annotated[Path, typer.Option(help="Folder of images, searched to any depth.", show_default=False)],
+    data: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder of images, with its subfolders.", show_default=False)
+    ],
     size: Size = None,
-    batches: Annotated[int | None, whole_number("Measure no more batches.", show_default=False)] = None,
+    batches: Annotated[int | None, whole_number("Measure N batches at most.", show_default="all images")] = None,
     batch_size: BatchSize = 8,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, and leave the model's file alone.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure without changing the model.")] = False,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
     background: Background = "drop",
@@ -26,10 +28,10 @@ def latent_stats(
     trust_code: TrustCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Measure shift and scale of a model's latents and store them with it.
+    """Measure and store the shift and scale of a model's latents.
 
-    Per channel, over a folder of images: scaled = (latent - shift) * scale has mean 0 and deviation 1. They are written
-    to the model's config.json as its option `latents`, and go with it to diffusers.
+    (latent - shift) * scale has mean 0 and standard deviation 1 in each channel, over a folder of images. The values
+    are stored in the model's config.json as the option `latents`, and are exported to diffusers.
 
     Example: smalti latent-stats models/sd-vae --data photos --size 256
     """

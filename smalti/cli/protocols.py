@@ -9,17 +9,17 @@ from smalti.writing import to_json
 protocols = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="List, show and compare the protocols of evaluations.\n\nExample: smalti protocols diff adm llamagen",
+    help="List, show and compare evaluation protocols.\n\nExample: smalti protocols diff adm llamagen",
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="A shipped protocol, NAME@SIZE, or a file.", show_default=False)
+    str, typer.Argument(metavar="NAME", help="Name of a protocol, NAME@SIZE, or a YAML file.", show_default=False)
 ]
 
 
 @protocols.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List the shipped protocols with their hashes.
+    """List the protocols that ship with smalti, with their hashes.
 
     Example: smalti protocols list
     """
@@ -36,7 +36,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @protocols.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show every field of a protocol, and which could not be checked against the original.
+    """Print all fields of a protocol, and which are unverified.
 
     Example: smalti protocols show adm
     """
@@ -55,7 +55,9 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @protocols.command()
 def diff(first: Name, second: Name, as_json: AsJson = False) -> None:
-    """List the fields in which two protocols differ; exit code 1 if there are any.
+    """List how two protocols differ.
+
+    The exit code is 1 if they do, 0 if they are the same.
 
     Example: smalti protocols diff smalti adm
     """

@@ -27,7 +27,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change one value, as engine.max_steps=100; null takes out a term. May be repeated.",
+        help="Change a value of the recipe, such as engine.max_steps=100; null removes a term. Repeatable.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -37,7 +37,7 @@ SCHEMA_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"  # editors look f
 
 @recipes.command("list")
 def list_recipes(as_json: AsJson = False) -> None:
-    """List the recipes that come with smalti.
+    """List the recipes that ship with smalti.
 
     Example: smalti recipes list
     """
@@ -71,13 +71,14 @@ def headline(text: str) -> str:
 def show(
     recipe: Name,
     overrides: Overrides = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Check it and fill in every default.")] = False,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Check it and fill in all defaults.")] = False,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a recipe as it is written, or with every default filled in.
+    """Print a recipe as YAML.
 
-    One line names the schema by which editors complete and check it; `smalti recipes schema --file` writes that file.
+    The second line names the JSON schema that lets editors complete and check it; `smalti recipes schema --file` writes
+    that schema.
 
     Example: smalti recipes show vqgan-f16 > my-recipe.yaml
     """
@@ -100,15 +101,16 @@ def show(
 def check(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RECIPE]...", help="Recipes; without one, all that come with smalti."),
+        typer.Argument(metavar="RECIPE", help="Recipes to check.", show_default="all that ship with smalti"),
     ] = None,
     overrides: Overrides = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find every mistake in recipes at once, before data or weights are touched.
+    """Find all mistakes in recipes.
 
-    The modules that a recipe names by import path are imported. Exit code 2 if there is a mistake.
+    Needs no data, weights or GPU. Modules that a recipe names by import path are imported, which runs their code. The
+    exit code is 2 if there is a mistake.
 
     Example: smalti recipes check my-recipe.yaml
     """
@@ -152,9 +154,9 @@ def _say(name: str, problems: list[Mapping[str, str]]) -> None:
 @recipes.command()
 def terms(
     as_json: AsJson = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/terms.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the Markdown page docs/terms.md.")] = False,
 ) -> None:
-    """List every term that a recipe can name: what it computes, from what, for which phase, and its paper.
+    """List all loss terms with phase, formula and paper.
 
     Example: smalti recipes terms --json
     """
@@ -175,11 +177,13 @@ def terms(
 def schema(
     file: Annotated[
         Path | None,
-        typer.Option(help=f"Write it here, as {SCHEMA_FILE} beside your recipes.", show_default=False),
+        typer.Option(
+            metavar="FILE", help=f"Write it to a file, such as {SCHEMA_FILE} beside your recipes.", show_default=False
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
 ) -> None:
-    """Print the JSON schema of recipes, which editors use to complete and check them.
+    """Print the JSON schema of recipes, for editors.
 
     Example: smalti recipes schema --file smalti-recipe.schema.json
     """

@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 
 def reconstruct(
     model: ModelPath,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images of any size.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.", show_default=False)],
-    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Put the original left of it.")] = False,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Image files of any size.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write NAME.png.", show_default=False)],
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Show the original on the left.")] = False,
     tile: Tile = None,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
     background: Background = "drop",
     device: Device = "auto",
     trust_code: TrustCode = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace pictures that exist.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """Write what a model makes of images.
+    """Reconstruct images with a tokenizer or autoencoder.
 
-    As OUT/NAME.png; the PSNR of each is printed.
+    Writes OUT/NAME.png and prints the PSNR of each image.
 
     Example: smalti reconstruct runs/quickstart cat.png --out pictures
     """

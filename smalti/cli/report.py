@@ -11,16 +11,18 @@ from smalti.registry import UserError
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="Run folders: what `smalti train --out` wrote.", show_default=False),
+        typer.Argument(metavar="RUN", help="Run folders, as written by `smalti train`.", show_default=False),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="The page (.html); without it report/ in the run folder, with the curves as a picture, too."),
+        typer.Option(
+            metavar="FILE", help="The HTML file to write; needed for several runs.", show_default="RUN/report/"
+        ),
     ] = None,
 ) -> None:
-    """Write the page of a run: result, pictures, curves, recipe; of several runs one page, all over each other.
+    """Write an HTML report of a run, or compare several runs.
 
-    The page is one file that needs nothing else and asks nobody: it can be sent as it is. A run may still go on.
+    One self-contained file with results, pictures, curves and the recipe. The run may still be training.
 
     Example: smalti report runs/quickstart
 

@@ -65,10 +65,11 @@ def sample(
     trust_code: TrustCode = False,
     force: Force = False,
 ) -> None:
-    """Make images with a trained generator: a GAN's, or a model of tokens, whose tokenizer decodes them.
+    """Sample images from a GAN or a token model.
 
-    An image depends on its seed alone, not on how many are made. The .npz holds the array arr_0, uint8 with shape
-    (N, H, W, C), as tools that compute FID expect it.
+    The tokens of a token model are decoded by the tokenizer that it was trained with. An image depends only on its
+    seed, not on how many are sampled. The .npz holds the array arr_0, uint8 with shape (N, H, W, C), which tools for
+    FID expect.
 
     Example: smalti sample runs/far-digits --out digits.png --classes 0,1,2 --guidance 2
     """

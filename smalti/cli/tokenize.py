@@ -24,40 +24,57 @@ def tokenize(
     data: Annotated[
         str,
         typer.Option(
-            help="Folder of images, searched to any depth; or a data source as in a recipe, '{type: digits}'.",
+            metavar="FOLDER",
+            help="Folder of images, with its subfolders; or a data source as in a recipe, such as '{type: digits}'.",
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder of the store.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="STORE", help="The folder to write.", show_default=False)],
     table: Annotated[
-        Path | None, typer.Option(help="CSV file with a column `file`; its others (label, text, ...) are kept.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="CSV file with a column `file`; its other columns (label, text, ...) are stored."
+        ),
     ] = None,
-    views: Annotated[Views, typer.Option(help="Of each image: itself, with its mirror image, or ten crops.")] = "none",
+    views: Annotated[
+        Views, typer.Option(help="Versions of each image to store: itself, also mirrored, or ten crops.")
+    ] = "none",
     crop_ratio: Annotated[
-        list[float] | None, typer.Option(help="Of ten crops, 1.1 if not given. May be repeated: 1.1 and 1.05.")
+        list[float] | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="With --views ten-crop: resize to size x NUMBER first. Repeatable.",
+            show_default="1.1",
+        ),
     ] = None,
     size: Size = None,
     batch_size: BatchSize = 8,
-    shard_images: Annotated[int, whole_number("Images of a shard; a kill costs one of each process.")] = 1024,
-    bits: Annotated[bool, typer.Option("--bits", help="Pack tokens, ceil(log2 K) bits each.")] = False,
-    half: Annotated[bool, typer.Option("--half", help="Without tokens: mean and logvar as float16.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the store that is there.")] = False,
+    shard_images: Annotated[int, whole_number("Images per shard, which is what --resume may have to repeat.")] = 1024,
+    bits: Annotated[bool, typer.Option("--bits", help="Pack tokens into ceil(log2 K) bits each.")] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Models without tokens: store mean and log-variance as float16.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished store.")] = False,
     engine: Annotated[
-        Literal["plain", "ray"], typer.Option(help="plain: this process, or those of torchrun; ray: actors of Ray.")
+        Literal["plain", "ray"],
+        typer.Option(help="plain: this process, or those of torchrun; ray: actors of Ray Data."),
     ] = "plain",
-    actors: Annotated[int | None, whole_number("Of --engine ray: how many hold the model; 1 if not given.")] = None,
+    actors: Annotated[
+        int | None,
+        whole_number("With --engine ray: number of actors, each with a copy of the model.", show_default="1"),
+    ] = None,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
     background: Background = "drop",
     device: Device = "auto",
     trust_code: TrustCode = False,
 ) -> None:
-    """Write a token store of a folder of images.
+    """Encode a data set to a token store, to train a generator on.
 
-    A folder of shards that a generator trains on, see `smalti tokens`: tokens of a model that has them, mean and
-    logvar of one that has none. Under torchrun each process writes its share. A run that was killed goes on with
-    --resume; the bytes are those of one that was not. Images stay as they are (sides divisible by the model's factor),
-    or give --size.
+    A token store is a folder of memory-mapped shards with the tokens of every image; for a model without tokens, the
+    mean and log-variance. Under torchrun each process writes its share. --resume continues an interrupted store; the
+    files are the same as without the interruption. Without --size, the height and width of every image must be
+    divisible by the model's factor.
 
     Example: smalti tokenize runs/quickstart --data photos --out tokens --size 256 --views flip
     """

@@ -16,14 +16,15 @@ MOST_COUNTED = 2**24
 
 
 def tokens(
-    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a token store.", show_default=False)],
-    check: Annotated[bool, typer.Option("--check", help="Read every file and compare its SHA-256.")] = False,
-    usage: Annotated[bool, typer.Option(help="Count the codes of all views: reads all of it once.")] = True,
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder of a token store.", show_default=False)],
+    check: Annotated[bool, typer.Option("--check", help="Read every file and verify its SHA-256.")] = False,
+    usage: Annotated[bool, typer.Option(help="Count how often each code is used; reads all tokens once.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Print what a token store is and how its codes are used.
+    """Describe a token store, and check it.
 
-    With --check every file is read, and a damaged one named; the exit code is 2 then.
+    Prints its tokenizer, codebooks, grid and size, and how many codes are used. With --check, damaged files are listed
+    and the exit code is 2.
 
     Example: smalti tokens tokens --check
     """

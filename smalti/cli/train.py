@@ -27,28 +27,38 @@ def train(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Change one value, as engine.max_steps=100; null takes out a term. May be repeated.",
+            help="Change a value of the recipe, such as engine.max_steps=100; null removes a term. Repeatable.",
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of images to train on, in place of the recipe's data.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Train on the images (or the token store) here instead of the recipe's data."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run folder; runs/RECIPE if not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The run folder to write.", show_default="runs/RECIPE")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the run folder.")] = False,
     reschedule: Annotated[
-        bool, typer.Option("--reschedule", help="Let another max_steps move the rates of a resumed run.")
+        bool,
+        typer.Option(
+            "--reschedule", help="With --resume: accept that a new max_steps changes the learning-rate schedule."
+        ),
     ] = False,
     allow_changed_data: Annotated[
-        bool, typer.Option("--allow-changed-data", help="Resume although the images are not what they were.")
+        bool, typer.Option("--allow-changed-data", help="With --resume: accept that the data has changed.")
     ] = False,
     trust_code: TrustCode = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="One step, and a table of parameters and memory.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make one step, then print parameter counts and memory.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
 ) -> None:
-    """Train a recipe, measure and report.
+    """Train the model of a recipe.
 
-    The run folder gets the model, its measurements on held-out images, sample pictures, curves and a page. Ctrl-C
-    finishes the step, saves and exits; --resume goes on from there, bit for bit.
+    The run folder receives the model, its metrics on held-out images, sample images, curves and an HTML report. Ctrl-C
+    finishes the current step, saves a checkpoint and exits; --resume continues exactly from there.
 
     Example: smalti train quickstart --out runs/quickstart
     """
