@@ -67,7 +67,7 @@ def evaluate(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="With --out: keep finished results of the same protocol, continue interrupted ones."
+            "--resume", help="With --out: skip models whose result of the same protocol is there."
         ),
     ] = False,
     pictures: Annotated[int, whole_number("With --out: save pictures of the N worst images.", least=0, most=1000)] = 4,

@@ -15,7 +15,8 @@ def test_without_a_verb_the_first_five_are_shown(smalti_cli: Verb) -> None:
     result = smalti_cli()
     assert result.exit_code == 0
     assert result.stdout == FIRST + "\n"
-    begun = [line.split()[1] for line in FIRST.splitlines() if line.startswith("  smalti ")]
+    first = FIRST.partition("\n\nMore:")[0]
+    begun = [line.split()[1] for line in first.splitlines() if line.startswith("  smalti ")]
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert len(begun) == len(set(begun)) == 5
     assert set(begun) <= known
