@@ -99,9 +99,7 @@ def summary(sickly: Sequence[Outcome], hale: Sequence[Outcome]) -> list[str]:
     steps, alarms = sum(outcome.steps for outcome in hale), sum(len(outcome.findings) for outcome in hale)
     lines = []
     if sickly:
-        lines.append(
-            f"sick recipes named within {WITHIN} updates: {named} of {len(sickly)} ({named / len(sickly):.1%})"
-        )
+        lines.append(f"faults named within {WITHIN} updates: {named} of {len(sickly)} ({named / len(sickly):.1%})")
     if steps:
         rate = 10_000 * alarms / steps
         lines.append(f"false alarms: {alarms} in {steps:,} updates of {len(hale)} healthy runs ({rate:.2f} in 10,000)")

@@ -31,7 +31,7 @@ def zoo_section(sickly: Sequence[Any], hale: Sequence[Any], lines: Iterable[str]
 
 
 def _sick_rows(outcomes: Sequence[Any]) -> Iterator[str]:
-    yield "| sick recipe | of | what is set | named | at update | also said |"
+    yield "| faulty recipe | changed from | change | finding | at update | other findings |"
     yield "|---|---|---|---|---|---|"
     for outcome in outcomes:
         animal, at = outcome.job.animal, outcome.named_at
@@ -42,12 +42,12 @@ def _sick_rows(outcomes: Sequence[Any]) -> Iterator[str]:
 
 
 def _healthy_rows(outcomes: Sequence[Any]) -> Iterator[str]:
-    yield "| healthy recipe | runs | updates | said |"
+    yield "| healthy recipe | runs | updates | findings |"
     yield "|---|---|---|---|"
     for name in dict.fromkeys(outcome.job.animal.name for outcome in outcomes):
         own = [outcome for outcome in outcomes if outcome.job.animal.name == name]
         said = [f"{finding.id} at {finding.step}" for outcome in own for finding in outcome.findings]
-        yield f"| {name} | {len(own)} | {sum(one.steps for one in own):,} | {', '.join(said) or 'nothing'} |"
+        yield f"| {name} | {len(own)} | {sum(one.steps for one in own):,} | {', '.join(said) or 'none'} |"
 
 
 def put(text: str, mark: str, section: str) -> str:

@@ -60,6 +60,15 @@ RecipeName = typer.Argument(
     autocompletion=recipe_names,
 )
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value of the recipe, such as engine.max_steps=100; null removes a term. Repeatable.",
+    ),
+]
+
 
 def finite(value: float | None) -> float | None:
     """A number as it is: ``nan`` and ``inf`` compare with every bound as if they kept to it.

@@ -14,15 +14,25 @@ if TYPE_CHECKING:
 
 FORMATS = "smalti, latent-diffusion (also taming, stable-diffusion), llamagen, fqgan, ibq, diffusers, llamagen-gpt, far"
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SRC", help="A checkpoint (file or folder), a saved model or a Hub repository.", show_default=False
+    ),
+]
+Target = Annotated[Path, typer.Argument(metavar="DST", help="The file or folder to write.", show_default=False)]
+Heads = Annotated[
+    int | None,
+    whole_number(
+        "Attention heads of transformers, which checkpoints do not state.",
+        show_default="8 for fqgan, width / 64 for llamagen-gpt and far",
+    ),
+]
+
 
 def convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SRC", help="A checkpoint (file or folder), a saved model or a Hub repository.", show_default=False
-        ),
-    ],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="The file or folder to write.", show_default=False)],
+    source: Source,
+    target: Target,
     source_format: Annotated[str, typer.Option("--from", metavar="FORMAT", help=f"auto, {FORMATS}.")] = "auto",
     target_format: Annotated[
         str, typer.Option("--to", metavar="FORMAT", help="As for --from, without auto.")
@@ -34,13 +44,7 @@ def convert(
     keep_discriminator: Annotated[
         bool, typer.Option("--keep-discriminator", help="Also convert the discriminator, for fine-tuning.")
     ] = False,
-    heads: Annotated[
-        int | None,
-        whole_number(
-            "Attention heads of transformers, which checkpoints do not state.",
-            show_default="8 for fqgan, width / 64 for llamagen-gpt and far",
-        ),
-    ] = None,
+    heads: Heads = None,
     grid: Annotated[
         int | None,
         whole_number(

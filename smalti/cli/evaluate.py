@@ -37,46 +37,51 @@ Cache = Annotated[
 ]
 Contents = Annotated[bool, typer.Option("--contents", help="Record a hash of the contents of all image files.")]
 
+DataFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Folder of images, with its subfolders.", show_default=False),
+]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="A name of `smalti protocols list`, NAME@SIZE, or a YAML file.", show_default="whole"
+    ),
+]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Comma-separated names.",
+        show_default="psnr, ssim, bits_per_pixel and codebook usage",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Write evaluation.json here; for several models, into one subfolder each."),
+]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="With --out: skip models whose result of the same protocol is there."),
+]
+Inception = Annotated[
+    str,
+    typer.Option(
+        metavar="WEIGHTS", help="Inception weights for fid, kid, ...: pretrained (downloaded), a path, or random."
+    ),
+]
+
 
 def evaluate(
     models: Models = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Folder of images, with its subfolders.", show_default=False),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="A name of `smalti protocols list`, NAME@SIZE, or a YAML file.", show_default="whole"
-        ),
-    ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Comma-separated names.",
-            show_default="psnr, ssim, bits_per_pixel and codebook usage",
-        ),
-    ] = None,
+    data: DataFolder = None,
+    protocol: ProtocolName = None,
+    metrics: Metrics = None,
     size: Size = None,
     limit: Annotated[int | None, whole_number("Use the first N images only; the result records this.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Write evaluation.json here; for several models, into one subfolder each."),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="With --out: skip models whose result of the same protocol is there."
-        ),
-    ] = False,
+    out: Out = None,
+    resume: Resume = False,
     pictures: Annotated[int, whole_number("With --out: save pictures of the N worst images.", least=0, most=1000)] = 4,
-    inception: Annotated[
-        str,
-        typer.Option(
-            metavar="WEIGHTS", help="Inception weights for fid, kid, ...: pretrained (downloaded), a path, or random."
-        ),
-    ] = "pretrained",
+    inception: Inception = "pretrained",
     cache: Cache = True,
     contents: Contents = False,
     batch_size: BatchSize = 8,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from smalti.cli._model import TrustCode
-from smalti.cli._options import RecipeName
+from smalti.cli._options import Overrides, RecipeName
 from smalti.registry import UserError
 from smalti.writing import to_json, write_whole
 
@@ -21,14 +21,6 @@ recipes = typer.Typer(
 Name = Annotated[
     str,
     RecipeName,
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a value of the recipe, such as engine.max_steps=100; null removes a term. Repeatable.",
-    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 SCHEMA_FILE = "smalti-recipe.schema.json"

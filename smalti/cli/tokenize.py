@@ -18,35 +18,48 @@ if TYPE_CHECKING:
 
 Views = Literal["none", "flip", "ten-crop"]
 
+Data = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder of images, with its subfolders; or a data source as in a recipe, such as '{type: digits}'.",
+        show_default=False,
+    ),
+]
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="CSV file with a column `file`; its other columns (label, text, ...) are stored."
+    ),
+]
+ViewsOfEach = Annotated[
+    Views, typer.Option(help="Versions of each image to store: itself, also mirrored, or ten crops.")
+]
+CropRatio = Annotated[
+    list[float] | None,
+    typer.Option(
+        metavar="NUMBER",
+        help="With --views ten-crop: resize to size x NUMBER first. Repeatable.",
+        show_default="1.1",
+    ),
+]
+Engine = Annotated[
+    Literal["plain", "ray"],
+    typer.Option(help="plain: this process, or those of torchrun; ray: actors of Ray Data."),
+]
+Actors = Annotated[
+    int | None,
+    whole_number("With --engine ray: number of actors, each with a copy of the model.", show_default="1"),
+]
+
 
 def tokenize(
     model: ModelPath,
-    data: Annotated[
-        str,
-        typer.Option(
-            metavar="FOLDER",
-            help="Folder of images, with its subfolders; or a data source as in a recipe, such as '{type: digits}'.",
-            show_default=False,
-        ),
-    ],
+    data: Data,
     out: Annotated[Path, typer.Option(metavar="STORE", help="The folder to write.", show_default=False)],
-    table: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="CSV file with a column `file`; its other columns (label, text, ...) are stored."
-        ),
-    ] = None,
-    views: Annotated[
-        Views, typer.Option(help="Versions of each image to store: itself, also mirrored, or ten crops.")
-    ] = "none",
-    crop_ratio: Annotated[
-        list[float] | None,
-        typer.Option(
-            metavar="NUMBER",
-            help="With --views ten-crop: resize to size x NUMBER first. Repeatable.",
-            show_default="1.1",
-        ),
-    ] = None,
+    table: Table = None,
+    views: ViewsOfEach = "none",
+    crop_ratio: CropRatio = None,
     size: Size = None,
     batch_size: BatchSize = 8,
     shard_images: Annotated[int, whole_number("Images per shard, which is what --resume may have to repeat.")] = 1024,
@@ -55,14 +68,8 @@ def tokenize(
         bool, typer.Option("--half", help="Models without tokens: store mean and log-variance as float16.")
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished store.")] = False,
-    engine: Annotated[
-        Literal["plain", "ray"],
-        typer.Option(help="plain: this process, or those of torchrun; ray: actors of Ray Data."),
-    ] = "plain",
-    actors: Annotated[
-        int | None,
-        whole_number("With --engine ray: number of actors, each with a copy of the model.", show_default="1"),
-    ] = None,
+    engine: Engine = "plain",
+    actors: Actors = None,
     max_pixels: MaxPixels = None,
     value_range: ValueRange = "full",
     background: Background = "drop",

@@ -86,18 +86,18 @@ def _show(told: dict[str, Any]) -> None:
     grids = ", ".join(f"{height} x {width}" for height, width in told["grids"][:4])
     more = f", ... ({len(told['grids'])} grids)" if len(told["grids"]) > 4 else ""
     kind = "tokens" if told["codebooks"] else f"{', '.join(told['arrays'])} ({told['channels']} channels)"
-    how = "packed" if told["bits"] else "narrowest types" if told["codebooks"] else told["float_type"]
+    how = "packed" if told["bits"] else "smallest integer type" if told["codebooks"] else told["float_type"]
     rows = {
         "images": f"{told['count']:,}" + (f" ({told['left_out']:,} could not be read)" if told["left_out"] else ""),
         "views": ", ".join(told["views"]),
-        "holds": f"{kind}, {how}",
+        "content": f"{kind}, {how}",
         "grid": grids + more,
         "factor": told["factor"],
         "columns": ", ".join(f"{name} ({kind})" for name, kind in told["columns"].items()) or "none",
         "tokenizer": f"{told['tokenizer']['path']} (weights {told['tokenizer']['hash'][:16]})",
         "data": told["data"]["source"],
-        "on the disk": f"{told['bytes'] / 2**20:,.1f} MiB in {told['shards']:,} shards",
-        "checked": "every file is what it was written as" if told["checked"] else "no (--check)",
+        "size": f"{told['bytes'] / 2**20:,.1f} MiB in {told['shards']:,} shard{'s' if told['shards'] != 1 else ''}",
+        "checked": "all files match their SHA-256" if told["checked"] else "no (--check)",
     }
     width = max(map(len, rows))
     for name, text in rows.items():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smalti.cli._model import TrustCode
-from smalti.cli._options import RecipeName
+from smalti.cli._options import Overrides, RecipeName
 from smalti.cli._output import drop_unwritten
 from smalti.cli._table import print_rows
 from smalti.cli.doctor import told
@@ -16,26 +16,19 @@ from smalti.writing import to_json
 if TYPE_CHECKING:
     from smalti.engine.result import RunResult
 
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Train on the images (or the token store) here instead of the recipe's data."),
+]
+
 
 def train(
     recipe: Annotated[
         str,
         RecipeName,
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a value of the recipe, such as engine.max_steps=100; null removes a term. Repeatable.",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", help="Train on the images (or the token store) here instead of the recipe's data."
-        ),
-    ] = None,
+    overrides: Overrides = None,
+    data: Data = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The run folder to write.", show_default="runs/RECIPE")
     ] = None,

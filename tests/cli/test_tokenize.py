@@ -84,7 +84,14 @@ def test_what_a_store_is_and_how_its_codes_are_used(smalti_cli: Verb, made: Path
     assert found["usage"] == np.count_nonzero(share) / 16
     assert found["perplexity"] == pytest.approx(np.exp(-sum(p * np.log(p) for p in share if p)))
     text = smalti_cli("tokens", made).stdout
-    for word in ("tokens, narrowest types", "4 x 6, 2 x 3", "label (int64)", "codebook", "no (--check)", "perplexity"):
+    for word in (
+        "tokens, smallest integer type",
+        "4 x 6, 2 x 3",
+        "label (int64)",
+        "codebook",
+        "no (--check)",
+        "perplexity",
+    ):
         assert word in text
     assert "perplexity" not in smalti_cli("tokens", made, "--no-usage").stdout
 
