@@ -32,9 +32,9 @@ class CompositionLoss(WeightedLoss):
     """Base of the losses that compare a composition with the image it should be.
 
     Args:
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     @abstractmethod

@@ -88,8 +88,8 @@ class FeatureLoss(ComparisonLoss):
         extractor: the frozen network; the default is ``network`` with pretrained weights.
         channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     input_range = SIGNED
@@ -126,8 +126,8 @@ class LayerLoss(FeatureLoss):
         layer_weights: one for each feature of the extractor.
         criterion: ``l1`` or ``mse``.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     network = VGG19

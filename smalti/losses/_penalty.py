@@ -76,7 +76,7 @@ def slope_penalty(
             ``sample`` it multiplies the gradient. With ``pixel`` it weighs the pixels, each by its largest channel,
             and the share of the others in that multiplies the gradient: a channel at 0 takes no part.
         norm: ``sample``: one length for each image, values (B,); ``pixel``: one for each pixel, values (B, H, W).
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
 
     Raises:
         ValueError: for an unknown option value or a mask that does not fit.
@@ -136,7 +136,7 @@ class SlopePenalty(Loss):
 
     Args:
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     batch_statistics: ClassVar[Mapping[str, str]] = {"mask": "under a `mask` its mean"}
@@ -159,7 +159,7 @@ class InterpolatedPenalty(SlopePenalty):
 
     Args:
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     @abstractmethod
@@ -192,7 +192,7 @@ class ResponsePenalty(Loss):
 
     Args:
         sigma: size of the step that normal noise is multiplied by.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def __init__(self, *, sigma: Sigma = 0.01, reduction: Reduction = "mean") -> None:

@@ -46,7 +46,7 @@ def reduce(
     Args:
         values: with shape (B, ...).
         weight: see :func:`broadcast_weight`; None weighs every element 1.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
         weighting: what a weighted mean divides by; ``mean`` only.
         per_sample: whether each sample is averaged by itself first; ``mean`` only.
 

@@ -14,7 +14,7 @@ class WeightedLoss(Loss):
     Args:
         reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
         weighting: what a weighted mean divides by: the sum of weights, or the number of elements.
-        per_sample: whether the mean is taken of each sample first.
+        per_sample: average each sample first, then over samples.
     """
 
     batch_statistics = WEIGHTS

@@ -25,7 +25,7 @@ def approximate_r1(
         real: with shape (B, ...).
         noise: n, same shape; standard normal noise is drawn if it is not given.
         sigma: size of the step, above 0.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
 
     Raises:
         ValueError: for a step that is not above 0, or an unknown reduction.
@@ -47,7 +47,7 @@ class ApproximateR1(ResponsePenalty):
 
     Args:
         sigma: size of the step n is multiplied by, in units of the images: 0.01 to 0.1.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def forward(self, discriminator: Critic, real: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -34,7 +34,7 @@ class ApproximateR2(ResponsePenalty):
 
     Args:
         sigma: size of the step n is multiplied by, in units of the images: 0.01 to 0.1.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def forward(self, discriminator: Critic, fake: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -36,7 +36,7 @@ def began_discriminator(
 
 
 class BEGANGenerator(Loss):
-    """Generator's side, L_f = mean(|AE(x) - x|), generated images x (B, C, H, W) (Berthelot et al., arXiv:1703.10717).
+    """Generator loss, L_f = mean(|AE(x) - x|), generated images x (B, C, H, W) (Berthelot et al., arXiv:1703.10717).
 
     Bind ``reconstruction_fake: logits_fake``.
     """
@@ -49,7 +49,7 @@ class BEGANGenerator(Loss):
 
 
 class BEGANDiscriminator(Loss):
-    """Critic's side, L = L_r - k L_f, errors of images (B, C, H, W) (Berthelot et al., arXiv:1703.10717).
+    """Critic loss, L = L_r - k L_f, errors of images (B, C, H, W) (Berthelot et al., arXiv:1703.10717).
 
     After each update k <- clip(k + gain (gamma L_r - L_f), 0, 1); k starts at 0 and is saved. Parts: ``k`` and
     ``convergence`` = L_r + |gamma L_r - L_f|. Bind ``reconstruction_real: logits_real`` and

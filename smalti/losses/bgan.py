@@ -26,7 +26,7 @@ def bgan_discriminator(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
 
 
 class BGANGenerator(Loss):
-    """Generator's side, L = mean(f^2) / 2 of logits f with shape (B, ...) (Hjelm et al., arXiv:1702.08431)."""
+    """Generator loss, L = mean(f^2) / 2 of logits f with shape (B, ...) (Hjelm et al., arXiv:1702.08431)."""
 
     phase = "generator"
 
@@ -36,7 +36,7 @@ class BGANGenerator(Loss):
 
 
 class BGANDiscriminator(Loss):
-    """Discriminator's side, L = mean(softplus(-r)) + mean(softplus(f)), logits (B, ...) (arXiv:1702.08431).
+    """Discriminator loss, L = mean(softplus(-r)) + mean(softplus(f)), logits (B, ...) (arXiv:1702.08431).
 
     PyTorch-GAN has half of it: ``weight: 0.5``.
     """

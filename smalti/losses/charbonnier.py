@@ -26,10 +26,10 @@ def charbonnier(
         prediction: with shape (B, C, H, W).
         target: same shape.
         weight: (B,), (B, 1, 1, 1), (B, 1, H, W) or (B, C, H, W).
-        eps: squared width of the rounded corner, > 0, in squared units of the images.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first.
+        eps: the loss is quadratic below sqrt(eps), > 0, in squared units of the images.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, then over samples.
 
     Raises:
         ValueError: for unequal shapes, an unknown option value, or a weight that does not fit.
@@ -50,10 +50,10 @@ class Charbonnier(ComparisonLoss):
     Not kornia's loss of that name, which is sqrt(d^2 + 1) - 1.
 
     Args:
-        eps: squared width of the rounded corner, in squared units of the images.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        eps: the loss is quadratic below sqrt(eps), in squared units of the images.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     def __init__(

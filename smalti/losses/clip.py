@@ -36,8 +36,8 @@ def clip(
         pairs: ``matched`` or ``all``.
         reduction: ``none`` gives shape (B, 1, 1, 1), for M texts and ``all`` (B, M, 1, 1); ``mean``, ``sum`` or
             ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, then over samples.
 
     Raises:
         ValueError: for another number of texts than of images, an unknown option value, or a weight that does not fit.
@@ -61,8 +61,8 @@ class CLIP(WeightedLoss):
         channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
         pairs: ``matched``: a text for each image; ``all``: every image is compared with every text.
         reduction: ``none`` (shape (B, 1, 1, 1) or (B, M, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
 
     Example:
         >>> import torch

@@ -38,7 +38,7 @@ class CodebookLoss(RecordLoss):
     Args:
         only: names of the codebooks that count; None: all.
         channels: ``mean`` or ``sum`` over the channels of a token.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     term = "codebook"

@@ -32,7 +32,7 @@ class Cosine(Loss):
     In a recipe: ``inputs: {student: heads.<name>, teacher: teacher.<name>}``.
 
     Args:
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:

@@ -33,7 +33,7 @@ def dragan(
         noise: u, same shape; drawn likewise.
         scale: size of the neighbourhood in standard deviations.
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
 
     Raises:
         ValueError: for a negative scale or an unknown option value.
@@ -64,7 +64,7 @@ class DRAGAN(SlopePenalty):
     Args:
         scale: size of the neighbourhood in standard deviations of the batch.
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel (PyTorch-GAN).
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     batch_statistics: ClassVar[Mapping[str, str]] = {"": "the deviation of its real images"}

@@ -88,7 +88,7 @@ def ebgan_discriminator(
 
 
 class EBGANGenerator(Loss):
-    """Generator's side, L = mean(E(x)) + pull_away_weight * pull-away, images (B, C, H, W) (arXiv:1609.03126).
+    """Generator loss, L = mean(E(x)) + pull_away_weight * pull-away, images (B, C, H, W) (arXiv:1609.03126).
 
     (Zhao et al.) E(x) = mean((AE(x) - x)^2). Bind ``reconstruction_fake: logits_fake``, and for the pull-away
     ``features_fake: features_fake``.
@@ -118,7 +118,7 @@ class EBGANGenerator(Loss):
 
 
 class EBGANDiscriminator(Loss):
-    """Critic's side, L = mean(E(real)) + mean(max(0, margin - E(fake))), images (B, C, H, W) (arXiv:1609.03126).
+    """Critic loss, L = mean(E(real)) + mean(max(0, margin - E(fake))), images (B, C, H, W) (arXiv:1609.03126).
 
     (Zhao et al.) E(x) = mean((AE(x) - x)^2) of each image. Bind ``reconstruction_real: logits_real`` and
     ``reconstruction_fake: logits_fake``.

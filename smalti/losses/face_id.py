@@ -29,8 +29,8 @@ def face_id(
         weight: (B,) or (B, 1, 1, 1).
         extractor: the network whose deepest feature is f.
         reduction: ``none`` gives shape (B, 1, 1, 1); ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first, which it is anyway.
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, which happens anyway.
 
     Raises:
         ValueError: for unequal shapes, a target outside [-1, 1], images the network cannot take, or a weight that does
@@ -57,8 +57,8 @@ class FaceId(FeatureLoss):
         extractor: the frozen network; by default :class:`smalti.extractors.arcface.ArcFace` with pretrained weights.
         channels: which channels of the images it sees, counted from 0; None: all of them, one or three.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
 
     Example:
         >>> import torch

@@ -33,9 +33,9 @@ def gradient(
         target: same shape.
         weight: (B,), (B, 1, 1, 1), (B, 1, H, W) or (B, C, H, W).
         padding: what lies around the image: with ``zeros`` a difference of brightness is an edge at the border.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, then over samples.
 
     Raises:
         ValueError: for unequal shapes, an unknown option value, or a weight that does not fit.
@@ -64,9 +64,9 @@ class Gradient(ComparisonLoss):
 
     Args:
         padding: ``zeros`` or ``replicate``; with zeros a difference of brightness is an edge at the border.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ def gradient_penalty(
         epsilon: share e of the real image, with shape (B,) or (B, 1, 1, 1); drawn uniformly if it is not given.
         mask: (B,), (B, 1, H, W), or the shape of the images: where the penalty acts.
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
 
     Raises:
         ValueError: for unequal shapes, an unknown option value, or a mask that does not fit.
@@ -62,7 +62,7 @@ class GradientPenalty(InterpolatedPenalty):
 
     Args:
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel (MMagic's default).
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def measure(self, gradient: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -29,7 +29,7 @@ def hinge_discriminator(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
 
 
 class HingeGenerator(Loss):
-    """Generator's side, L = -mean(f) of logits f with shape (B, ...) (Lim & Ye, arXiv:1705.02894).
+    """Generator loss, L = -mean(f) of logits f with shape (B, ...) (Lim & Ye, arXiv:1705.02894).
 
     latent-diffusion and taming pair this linear form with their ``vanilla`` discriminator too.
     """
@@ -42,7 +42,7 @@ class HingeGenerator(Loss):
 
 
 class HingeDiscriminator(Loss):
-    """Discriminator's side, L = mean(relu(1 - r)) + mean(relu(1 + f)), logits (B, ...) (Lim & Ye, arXiv:1705.02894).
+    """Discriminator loss, L = mean(relu(1 - r)) + mean(relu(1 + f)), logits (B, ...) (Lim & Ye, arXiv:1705.02894).
 
     At logits 0 the loss is 2. The originals (taming, latent-diffusion, FQGAN) have half of it: ``weight: 0.5``.
     """

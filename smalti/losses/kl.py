@@ -41,7 +41,7 @@ class KL(Loss):
     """:func:`kl` of the bottleneck's posterior (Kingma & Welling, arXiv:1312.6114).
 
     Args:
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def __init__(self, *, reduction: Reduction = "mean") -> None:

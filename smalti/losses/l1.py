@@ -22,9 +22,9 @@ def l1(
         prediction: with shape (B, C, H, W).
         target: same shape.
         weight: (B,), (B, 1, 1, 1), (B, 1, H, W) or (B, C, H, W).
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, then over samples.
 
     Raises:
         ValueError: for unequal shapes, an unknown option value, or a weight that does not fit.
@@ -43,9 +43,9 @@ class L1(ComparisonLoss):
     """L1 = mean |prediction - target| over (B, C, H, W) (for images: Zhao et al., arXiv:1511.08861).
 
     Args:
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     def unreduced(self, prediction: Tensor, target: Tensor) -> Tensor:

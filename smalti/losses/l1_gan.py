@@ -27,7 +27,7 @@ def l1_gan_discriminator(
 
 
 class L1GANGenerator(Loss):
-    """Generator's side, L = mean(|f - real_label|) of scores f with shape (B, ...) (MMagic; cf. arXiv:1611.04076).
+    """Generator loss, L = mean(|f - real_label|) of scores f with shape (B, ...) (MMagic; cf. arXiv:1611.04076).
 
     Args:
         real_label: what the generator wants its images to score.
@@ -45,7 +45,7 @@ class L1GANGenerator(Loss):
 
 
 class L1GANDiscriminator(Loss):
-    """Discriminator's side, L = mean(|r - real_label|) + mean(|f - fake_label|) (MMagic; cf. arXiv:1611.04076).
+    """Discriminator loss, L = mean(|r - real_label|) + mean(|f - fake_label|) (MMagic; cf. arXiv:1611.04076).
 
     Scores r and f have shape (B, ...).
 

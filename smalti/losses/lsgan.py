@@ -30,7 +30,7 @@ def lsgan_discriminator(
 
 
 class LSGANGenerator(Loss):
-    """Generator's side, L = mean((f - real_label)^2) of logits f (B, ...) (Mao et al., arXiv:1611.04076).
+    """Generator loss, L = mean((f - real_label)^2) of logits f (B, ...) (Mao et al., arXiv:1611.04076).
 
     Args:
         real_label: what the generator wants its images to score, any number (c in the paper).
@@ -48,7 +48,7 @@ class LSGANGenerator(Loss):
 
 
 class LSGANDiscriminator(Loss):
-    """Discriminator's side, L = mean((r - real_label)^2) + mean((f - fake_label)^2) (Mao et al., arXiv:1611.04076).
+    """Discriminator loss, L = mean((r - real_label)^2) + mean((f - fake_label)^2) (Mao et al., arXiv:1611.04076).
 
     Logits r and f have shape (B, ...). The paper's factor 1/2 is a term's ``weight``.
 

@@ -37,8 +37,8 @@ def masked_tv(
         prediction: with shape (B, C, H, W), at least 2 x 2 pixels.
         weight: the mask, (B, 1, H, W) or (B, C, H, W), or weights (B,) or (B, 1, 1, 1); None is 1 everywhere.
         reduction: ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, then over samples.
 
     Raises:
         ValueError: for an unknown option value, images too small, or a weight that does not fit.
@@ -68,8 +68,8 @@ class MaskedTV(Loss):
 
     Args:
         reduction: ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     batch_statistics = WEIGHTS

@@ -119,8 +119,8 @@ class MSSSIM(ComparisonLoss):
         border: of the last scale: ``reflect`` (as torchmetrics) or ``valid`` (as Wang).
         negative: ``shift`` maps similarities to (s + 1) / 2, ``zero`` takes negative ones as 0, without gradient.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     input_range = SIGNED

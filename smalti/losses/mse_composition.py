@@ -27,9 +27,9 @@ def mse_composition(
         background: same shape.
         target: the image that the composition should be, same shape.
         weight: (B,), (B, 1, 1, 1), (B, 1, H, W) or (B, C, H, W).
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, then over samples.
 
     Raises:
         ValueError: for shapes that do not belong together, an unknown option value, or a weight that does not fit.
@@ -50,9 +50,9 @@ class MSEComposition(CompositionLoss):
     (Xu et al., Deep Image Matting, arXiv:1703.03872.)
 
     Args:
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     def unreduced(self, image: Tensor, target: Tensor) -> Tensor:

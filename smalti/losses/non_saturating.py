@@ -33,7 +33,7 @@ def non_saturating_discriminator(logits_real: Tensor, logits_fake: Tensor) -> Te
 
 
 class NonSaturatingGenerator(Loss):
-    """Generator's side, L = mean(softplus(-f)) of logits f with shape (B, ...) (Goodfellow et al., arXiv:1406.2661).
+    """Generator loss, L = mean(softplus(-f)) of logits f with shape (B, ...) (Goodfellow et al., arXiv:1406.2661).
 
     ``vanilla`` is the same pair with labels as options.
     """
@@ -46,7 +46,7 @@ class NonSaturatingGenerator(Loss):
 
 
 class NonSaturatingDiscriminator(Loss):
-    """Discriminator's side, L = mean(softplus(-r)) + mean(softplus(f)), logits (B, ...) (arXiv:1406.2661).
+    """Discriminator loss, L = mean(softplus(-r)) + mean(softplus(f)), logits (B, ...) (arXiv:1406.2661).
 
     FQGAN's intended loss is half of it: ``weight: 0.5``.
     """

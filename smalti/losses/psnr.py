@@ -90,8 +90,8 @@ class PSNR(ComparisonLoss):
         clamp: whether values outside [-1, 1] are first clamped.
         eps: added to the MSE, keeps the gradient of equal images finite.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     input_range = SIGNED

@@ -26,7 +26,7 @@ def r1(
         real: with shape (B, ...).
         mask: (B,), (B, 1, H, W), or the shape of the images: where the penalty acts.
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
 
     Raises:
         ValueError: for an unknown option value or a mask that does not fit.
@@ -48,7 +48,7 @@ class R1(SlopePenalty):
 
     Args:
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def forward(self, discriminator: Critic, real: Tensor, mask: Tensor | None = None) -> Tensor:

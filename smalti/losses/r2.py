@@ -35,7 +35,7 @@ class R2(SlopePenalty):
 
     Args:
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def forward(self, discriminator: Critic, fake: Tensor, mask: Tensor | None = None) -> Tensor:

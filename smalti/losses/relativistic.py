@@ -41,7 +41,7 @@ def relativistic_discriminator(logits_real: Tensor, logits_fake: Tensor) -> Tens
 
 
 class RelativisticGenerator(Loss):
-    """Generator's side, L = mean(softplus(-(f - r))), logits (B, ...) (RpGAN, Jolicoeur-Martineau, arXiv:1807.00734).
+    """Generator loss, L = mean(softplus(-(f - r))), logits (B, ...) (RpGAN, Jolicoeur-Martineau, arXiv:1807.00734).
 
     It asks for the logits of real images too: one more pass of the discriminator.
     """
@@ -54,7 +54,7 @@ class RelativisticGenerator(Loss):
 
 
 class RelativisticDiscriminator(Loss):
-    """Discriminator's side, L = mean(softplus(-(r - f))), logits (B, ...) (arXiv:1807.00734, R3GAN arXiv:2501.05441).
+    """Discriminator loss, L = mean(softplus(-(r - f))), logits (B, ...) (arXiv:1807.00734, R3GAN arXiv:2501.05441).
 
     R3GAN adds ``r1`` and ``r2`` at ``weight: gamma / 2``.
     """

@@ -74,7 +74,7 @@ class _RelativisticAverage(Loss):
 
 
 class RelativisticAverageGenerator(_RelativisticAverage):
-    """Generator's side, L = mean(l(f - mean(r))) + mean(l(mean(f) - r)), logits (B, ...) (arXiv:1807.00734).
+    """Generator loss, L = mean(l(f - mean(r))) + mean(l(mean(f) - r)), logits (B, ...) (arXiv:1807.00734).
 
     (RaGAN, Jolicoeur-Martineau.) DeblurGANv2 and ESRGAN have half of it: ``weight: 0.5``.
 
@@ -91,7 +91,7 @@ class RelativisticAverageGenerator(_RelativisticAverage):
 
 
 class RelativisticAverageDiscriminator(_RelativisticAverage):
-    """Discriminator's side, L = mean(l(r - mean(f))) + mean(l(mean(r) - f)), logits (B, ...) (arXiv:1807.00734).
+    """Discriminator loss, L = mean(l(r - mean(f))) + mean(l(mean(r) - f)), logits (B, ...) (arXiv:1807.00734).
 
     (RaGAN, Jolicoeur-Martineau.) PyTorch-GAN, DeblurGANv2 and ESRGAN have half of it: ``weight: 0.5``.
 

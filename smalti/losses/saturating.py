@@ -27,7 +27,7 @@ def saturating_discriminator(logits_real: Tensor, logits_fake: Tensor) -> Tensor
 
 
 class SaturatingGenerator(Loss):
-    """Generator's side, L = -mean(softplus(f)) of logits f with shape (B, ...) (Goodfellow et al., arXiv:1406.2661)."""
+    """Generator loss, L = -mean(softplus(f)) of logits f with shape (B, ...) (Goodfellow et al., arXiv:1406.2661)."""
 
     phase = "generator"
 
@@ -37,7 +37,7 @@ class SaturatingGenerator(Loss):
 
 
 class SaturatingDiscriminator(Loss):
-    """Discriminator's side, L = mean(softplus(-r)) + mean(softplus(f)), logits (B, ...) (arXiv:1406.2661)."""
+    """Discriminator loss, L = mean(softplus(-r)) + mean(softplus(f)), logits (B, ...) (arXiv:1406.2661)."""
 
     phase = "discriminator"
 

@@ -105,7 +105,7 @@ def _resized(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 class SMGANGenerator(Loss):
-    """Generator's side, L = sum(m (f - 1)^2) / sum(m), logits f (B, 1, h, w) (Zeng et al., arXiv:2104.01431).
+    """Generator loss, L = sum(m (f - 1)^2) / sum(m), logits f (B, 1, h, w) (Zeng et al., arXiv:2104.01431).
 
     The mask m (B, 1, H, W) is 1 where the image was painted: ``inputs: {mask: batch.mask}``.
     """
@@ -119,7 +119,7 @@ class SMGANGenerator(Loss):
 
 
 class SMGANDiscriminator(Loss):
-    """Discriminator's side, L = mean((r - 1)^2) + mean((f - t)^2), t = 1 - blur(mask) (Zeng et al., arXiv:2104.01431).
+    """Discriminator loss, L = mean((r - 1)^2) + mean((f - t)^2), t = 1 - blur(mask) (Zeng et al., arXiv:2104.01431).
 
     Logits r and f have shape (B, 1, h, w); the mask (B, 1, H, W) is 1 where the image was painted:
     ``inputs: {mask: batch.mask}``.

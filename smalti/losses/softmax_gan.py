@@ -35,7 +35,7 @@ def softmax_gan_discriminator(logits_real: Tensor, logits_fake: Tensor) -> Tenso
 
 
 class SoftmaxGANGenerator(Loss):
-    """Generator's side, L = ln(Z) - mean(s) over all logits s (B, ...), Z = sum(exp(s)) (Lin, arXiv:1704.06191).
+    """Generator loss, L = ln(Z) - mean(s) over all logits s (B, ...), Z = sum(exp(s)) (Lin, arXiv:1704.06191).
 
     It asks for the logits of real images too: one more pass of the discriminator.
     """
@@ -49,7 +49,7 @@ class SoftmaxGANGenerator(Loss):
 
 
 class SoftmaxGANDiscriminator(Loss):
-    """Discriminator's side, L = ln(Z) - mean(r), Z = sum(exp(s)) over all logits (B, ...) (Lin, arXiv:1704.06191)."""
+    """Discriminator loss, L = ln(Z) - mean(r), Z = sum(exp(s)) over all logits (B, ...) (Lin, arXiv:1704.06191)."""
 
     phase = "discriminator"
     batch_statistics: ClassVar[Mapping[str, str]] = {"": "one softmax over all logits"}

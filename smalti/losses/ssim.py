@@ -101,8 +101,8 @@ class SSIM(ComparisonLoss):
         k2: stabilises the comparison of variances.
         border: ``reflect`` (as torchmetrics) or ``valid`` (as scikit-image and Wang).
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     input_range = SIGNED

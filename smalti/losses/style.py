@@ -33,8 +33,8 @@ def style(
         layer_weights: w, one for each feature; the default is for five.
         criterion: ``l1`` compares the matrices by their absolute difference, ``mse`` by its square.
         reduction: ``none`` gives shape (B, 1, 1, 1); ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first, which it is anyway.
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, which happens anyway.
 
     Raises:
         ValueError: for unequal shapes, a target outside [-1, 1], images the network cannot take, another number of
@@ -69,8 +69,8 @@ class Style(LayerLoss):
         layer_weights: one for each feature of the extractor.
         criterion: ``l1`` compares the matrices by their absolute difference, ``mse`` by its square.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
 
     Example:
         >>> import torch

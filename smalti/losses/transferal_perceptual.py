@@ -35,8 +35,8 @@ def transferal_perceptual(
         weight: (B,) or (B, 1, 1, 1).
         criterion: ``mse`` or ``l1``.
         reduction: ``none`` gives shape (B, 1, 1, 1); ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first, which it is anyway.
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, which happens anyway.
 
     Raises:
         ValueError: for another number of textures than of maps, unequal shapes, an unknown option value, or a weight
@@ -65,8 +65,8 @@ class TransferalPerceptual(WeightedLoss):
     Args:
         criterion: ``mse`` or ``l1``.
         reduction: ``none`` (shape (B, 1, 1, 1)), ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     def __init__(

@@ -29,9 +29,9 @@ def tv(
         prediction: with shape (B, C, H, W).
         weight: (B,), (B, 1, 1, 1), (B, 1, H, W) or (B, C, H, W).
         norm: whether differences are squared or taken absolutely.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by, see :func:`smalti.losses._reduction.reduce`.
-        per_sample: whether the mean is taken of each sample first.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights or by the elements, see :func:`smalti.losses._reduction.reduce`.
+        per_sample: average each sample first, then over samples.
 
     Raises:
         ValueError: for an unknown option value, or a weight that does not fit.
@@ -52,9 +52,9 @@ class TV(WeightedLoss):
 
     Args:
         norm: ``l2`` squares the differences, ``l1`` takes them absolutely.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
-        weighting: what a weighted mean divides by.
-        per_sample: whether the mean is taken of each sample first.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
+        per_sample: average each sample first, then over samples.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ def _cross_entropy(logits: Tensor, label: float) -> Tensor:
 
 
 class VanillaGenerator(Loss):
-    """Generator's side, L = mean(softplus(f) - real_label f), logits f (B, ...) (Goodfellow et al., arXiv:1406.2661).
+    """Generator loss, L = mean(softplus(f) - real_label f), logits f (B, ...) (Goodfellow et al., arXiv:1406.2661).
 
     With label 1 it is mean(softplus(-f)), the form MMagic gives this name. latent-diffusion and taming pair their
     vanilla discriminator with the linear -mean(f) instead: write ``type: hinge`` on the generator's side for that.
@@ -65,7 +65,7 @@ class VanillaGenerator(Loss):
 
 
 class VanillaDiscriminator(Loss):
-    """Discriminator's side: cross-entropy of real and fake logits (B, ...) (Goodfellow et al., arXiv:1406.2661).
+    """Discriminator loss: cross-entropy of real and fake logits (B, ...) (Goodfellow et al., arXiv:1406.2661).
 
     L = mean(softplus(r) - real_label r) + mean(softplus(f) - fake_label f); with labels 1 and 0 this is
     mean(softplus(-r)) + mean(softplus(f)). The originals (taming, latent-diffusion, FQGAN) have half of it:

@@ -50,7 +50,7 @@ class _WeightedHinge(Loss):
     """What both players share.
 
     Args:
-        weighting: what a weighted mean divides by.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
     """
 
     batch_statistics = WEIGHTS
@@ -66,12 +66,12 @@ class _WeightedHinge(Loss):
 
 
 class WeightedHingeGenerator(_WeightedHinge):
-    """Generator's side, L = -sum(w f) / sum(w) of logits f (B, ...) (cf. Rombach et al., arXiv:2112.10752).
+    """Generator loss, L = -sum(w f) / sum(w) of logits f (B, ...) (cf. Rombach et al., arXiv:2112.10752).
 
     Bind the weights: ``inputs: {weight: batch.weights}``.
 
     Args:
-        weighting: what a weighted mean divides by.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
     """
 
     phase = "generator"
@@ -82,13 +82,13 @@ class WeightedHingeGenerator(_WeightedHinge):
 
 
 class WeightedHingeDiscriminator(_WeightedHinge):
-    """Discriminator's side, L = sum(w relu(1 - r)) / sum(w) + sum(w relu(1 + f)) / sum(w), logits (B, ...).
+    """Discriminator loss, L = sum(w relu(1 - r)) / sum(w) + sum(w relu(1 + f)) / sum(w), logits (B, ...).
 
     As latent-diffusion's ``hinge_d_loss_with_exemplar_weights`` (Rombach et al., arXiv:2112.10752), which has half of
     it: ``weight: 0.5``. Bind the weights: ``inputs: {weight: batch.weights}``.
 
     Args:
-        weighting: what a weighted mean divides by.
+        weighting: divide by the sum of weights (``weighted_mean``) or by the elements (``mean_of_weighted``).
     """
 
     phase = "discriminator"

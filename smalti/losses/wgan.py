@@ -28,7 +28,7 @@ def wgan_discriminator(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
 
 
 class WGANGenerator(Loss):
-    """Generator's side, L = -mean(f) of scores f with shape (B, ...) (Arjovsky et al., arXiv:1701.07875).
+    """Generator loss, L = -mean(f) of scores f with shape (B, ...) (Arjovsky et al., arXiv:1701.07875).
 
     Its value alone means nothing: adding a constant to the critic changes it.
     """
@@ -41,7 +41,7 @@ class WGANGenerator(Loss):
 
 
 class WGANDiscriminator(Loss):
-    """Critic's side, L = mean(f) - mean(r) of scores with shape (B, ...) (Arjovsky et al., arXiv:1701.07875).
+    """Critic loss, L = mean(f) - mean(r) of scores with shape (B, ...) (Arjovsky et al., arXiv:1701.07875).
 
     -L estimates the Wasserstein distance times the critic's Lipschitz constant.
     """

@@ -21,7 +21,7 @@ def wgan_div(
         real: with shape (B, ...).
         fake: with shape (B, ...).
         power: p of the paper, at least 1.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
 
     Raises:
         ValueError: for a power below 1 or an unknown reduction.
@@ -56,7 +56,7 @@ class WGANDiv(Loss):
 
     Args:
         power: p, at least 1.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def __init__(self, *, power: Annotated[float, Field(ge=1.0)] = 6.0, reduction: Reduction = "mean") -> None:

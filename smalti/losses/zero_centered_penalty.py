@@ -38,7 +38,7 @@ class ZeroCenteredPenalty(InterpolatedPenalty):
 
     Args:
         norm: ``sample`` takes one length for each image, ``pixel`` one for each pixel.
-        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum``.
+        reduction: ``none``, ``mean``, ``sum`` or ``batch_sum`` (sum over pixels, mean over images).
     """
 
     def measure(self, gradient: Tensor, dims: tuple[int, ...]) -> Tensor:

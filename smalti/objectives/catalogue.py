@@ -147,9 +147,10 @@ def batch_table(entries: Sequence[Entry]) -> str:
 
 HEADER = """# All terms
 
-This page is written by `smalti recipes terms --markdown`, from the docstrings of the losses. Inputs get the value of
-the same name; those in brackets are used only if a term's `inputs:` maps them. `smalti recipes terms --json` also lists
-the options, `smalti recipes schema` describes them. [How to write a loss of your own](losses.md).
+This page lists every loss that can be a term of a recipe. It is written by `smalti recipes terms --markdown`, from the
+docstrings of the losses. An input gets the value of the same name. Inputs in brackets are optional, and are used only if
+the term's `inputs:` maps them. `smalti recipes terms --json` also lists the options of each loss. If a loss is missing,
+[write your own](losses.md).
 
 """
 
