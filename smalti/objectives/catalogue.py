@@ -148,9 +148,9 @@ def batch_table(entries: Sequence[Entry]) -> str:
 HEADER = """# All terms
 
 This page lists every loss that can be a term of a recipe. It is written by `smalti recipes terms --markdown`, from the
-docstrings of the losses. An input gets the value of the same name. Inputs in brackets are optional, and are used only if
-the term's `inputs:` maps them. `smalti recipes terms --json` also lists the options of each loss. If a loss is missing,
-[write your own](losses.md).
+docstrings of the losses. An input gets the value of the same name. Inputs in brackets are optional, and are used only
+if the term's `inputs:` maps them. `smalti recipes terms --json` also lists the options of each loss. If a loss is
+missing, [write your own](losses.md).
 
 """
 
