@@ -101,7 +101,7 @@ def classes_of(text: str, num_classes: int) -> list[int]:
         low, high = int(numbers[0]), int(numbers[-1])
         odd = low if low >= num_classes else high
         if odd >= num_classes:
-            raise UserError(f"--classes {text}: {odd} is none of this model's classes ({known})")
+            raise UserError(f"--classes {text}: {odd} is not a class of this model ({known})")
         if low > high:
             raise UserError(f"--classes {text}: {part} begins above its end")
         found += range(low, high + 1)

@@ -80,7 +80,7 @@ def step(
         from smalti.bench.step import measure_step
 
         if overrides:
-            raise UserError("--set: goes with --recipe")
+            raise UserError("--set: needs --recipe")
         if size is not None and size < LEAST_SIDE:
             raise UserError(f"--size {size}: expected at least {LEAST_SIDE} without --recipe")
         show(*measure_step(channels or 64, size or 128, batch or 2, device_of(device), repeats), as_json)
@@ -88,7 +88,7 @@ def step(
     from smalti.bench.recipe import measure_recipe, show_report
 
     if channels is not None:
-        raise UserError("--channels: goes without --recipe; say --set model.encoder.channels=N")
+        raise UserError("--channels: cannot be used with --recipe; say --set model.encoder.channels=N")
     show_report(measure_recipe(recipe, overrides or [], size, batch, device_of(device), repeats), as_json)
 
 

@@ -106,7 +106,7 @@ def evaluate(
         typer.echo(to_json(schema_of()))
         return
     if not models or data is None:
-        raise UserError("expected MODEL... and --data DIR")
+        raise UserError("expected at least one MODEL, and --data FOLDER")
     wanted = metrics.replace(" ", "").split(",") if metrics is not None else []
     reading, under = reading_of(max_pixels, value_range, background), _protocol(protocol, size)
     with ranks() as rank:
@@ -190,7 +190,7 @@ def _kept(question: "Question", where: Path | None, resume: bool) -> "Result | N
     found = read_result(where / RESULT)
     if found.protocol["hash"] != question.protocol.hash or found.tokenizer["origin"] != question.adapter.origin:
         of = f"{found.tokenizer['name']} under {found.protocol['name']}"
-        raise UserError(f"{where / RESULT}: of {of}: choose another --out")
+        raise UserError(f"{where / RESULT} is a result of {of}: choose another --out")
     return found
 
 

@@ -90,7 +90,7 @@ def tokenize(
 
     framing = Framing(size=size, views=views, crop_ratios=tuple(crop_ratio or ()))
     if actors is not None and engine != "ray":
-        raise UserError(f"--actors {actors}: of --engine ray; torchrun starts processes of the plain engine")
+        raise UserError(f"--actors {actors}: needs --engine ray; the plain engine uses the processes of torchrun")
     reading = reading_of(max_pixels, value_range, background)
     with ranks() as rank:
         tokenizer = open_model(model, str(device_of_rank(device)), trust_code)
@@ -133,7 +133,7 @@ def described_source(text: str, channels: int, trust_code: bool) -> "ImageSource
     kind: Any = ImageSource
     source: Any = build(read_yaml(text, "--data"), kind, trust_code=trust_code)
     if getattr(source, "streamed", False):
-        raise UserError(f"--data {text}: a stream gives its items in order only: shards need them by number")
+        raise UserError(f"--data {text}: a streamed data set cannot be tokenized: shards need random access")
     given = getattr(source, "image_channels", channels)
     if given != channels:
         images = f"images of {given} channels" if given else "no images"

@@ -111,7 +111,7 @@ class RunFolder:
         if moved:
             listed = "\n".join(f"  {line}" for line in moved)
             choice = "--reschedule accepts it; with optim.<phase>.lr_steps a schedule has a length of its own"
-            raise UserError(f"engine.max_steps is another, which stretches schedules:\n{listed}\n{choice}")
+            raise UserError(f"engine.max_steps has changed, which stretches the schedules:\n{listed}\n{choice}")
 
     def _compare(self, stored: Mapping[str, Any], recipe: Mapping[str, Any], locations: Sequence[str]) -> None:
         differences = compare_recipes(stored, recipe)

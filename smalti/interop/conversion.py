@@ -125,7 +125,7 @@ def refuse_unasked(options: ImportOptions, asks: Collection[str], title: str) ->
     for name in ("heads", "grid", "scaling_factor"):
         value = getattr(options, name)
         if value is not None and name not in asks:
-            raise UserError(f"--{name.replace('_', '-')} {value}: means nothing to {title}")
+            raise UserError(f"--{name.replace('_', '-')} {value}: has no effect on {title}")
 
 
 def config_from(checkpoint: Checkpoint, kind: Format, table: Table, options: ImportOptions) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def _discriminator(
     if writes is not None:
         raise UserError(f"--keep-discriminator: a checkpoint of {writes.title} is written without one")
     if not beside or not isinstance(model, Autoencoder):
-        raise UserError("--keep-discriminator: the source holds none")
+        raise UserError("--keep-discriminator: the source has no discriminator")
     if imported:
         return import_discriminator(imported.checkpoint.discriminator, model.image_channels)
     checkpoint = find_checkpoint(source)

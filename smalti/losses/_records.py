@@ -38,8 +38,8 @@ def selected(
         if term not in record.terms:
             fitting = " and ".join(f"{other!r}" for other in sorted(record.terms)) or "none"
             raise ValueError(
-                f"{term} means nothing for the codebook {name!r}: its quantizer learns nothing by it; of "
-                f"the losses over codebooks {fitting} would"
+                f"{term} does not apply to the codebook {name!r}: its quantizer would not learn from it; losses over "
+                f"codebooks that apply: {fitting}"
             )
     return chosen
 

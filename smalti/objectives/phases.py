@@ -229,7 +229,7 @@ class GeneratorPhase(Phase):
 
         def prediction() -> Tensor:
             if image is None:
-                raise UserError("this model has no output that an adversary judges: 'prediction' is not available")
+                raise UserError("this model has no image for a discriminator: 'prediction' is not available")
             return image
 
         target = partial(target_of, batch)
@@ -374,7 +374,7 @@ class DiscriminatorPhase(Phase):
 
     def _made(self, batch: Batch, precision: Precision) -> Tensor:
         if self.model.judged is None:
-            raise UserError("this model has no output that an adversary judges: 'fake' is not available")
+            raise UserError("this model has no image for a discriminator: 'fake' is not available")
         with torch.no_grad(), precision.networks(), in_mode(self._model[0], self.training):
             images: Tensor = getattr(self.model.training_forward(batch), self.model.judged)
         return images

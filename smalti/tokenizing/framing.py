@@ -45,7 +45,7 @@ class Framing:
         if self.views not in {"none", "flip", "ten-crop"}:
             raise UserError(f"views={self.views!r}: expected none, flip or ten-crop")
         if self.crop_ratios and self.views != "ten-crop":
-            raise UserError(f"crop ratios are of ten-crop: views={self.views!r} has none")
+            raise UserError(f"crop ratios need views='ten-crop': views={self.views!r} has none")
         if self.views == "ten-crop" and self.size is None:
             raise UserError("ten crops need a size: --size 256")
         for ratio in self.crop_ratios:

@@ -74,7 +74,7 @@ class Job:
         model, size = self.model, self.framing.size
         codebooks = dict(model.codebook_sizes)
         if self.bits and not codebooks:
-            raise UserError("bits are of tokens: this model is continuous, it has none")
+            raise UserError("bits pack tokens: this model is continuous and has none")
         if self.half and codebooks:
             raise UserError("float16 is for the numbers of a continuous model: this one has tokens, which are exact")
         if size is not None and size % model.factor:

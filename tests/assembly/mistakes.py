@@ -167,7 +167,7 @@ MISTAKES = [
     Mistake("model.bottleneck.type=vector_quantizer", "model.bottleneck.type", "it became 'tokens'"),
     Mistake("model.bottleneck.type=factorized", "model.bottleneck.type", "quantizer: {type: nearest"),
     Mistake("model.bottleneck.codebooks.visual.quantizer={type: fsq, levels: [4, 4, 3, 3]}",
-            "objective.generator.codebook", "codebook means nothing for the codebook 'visual'"),
+            "objective.generator.codebook", "codebook does not apply to the codebook 'visual'"),
     Mistake("model.bottleneck.codebooks.visual.quantizer={type: fsq, levels: [1, 4]}",
             "model.bottleneck.codebooks.visual.quantizer.levels.0", "greater than or equal to 2"),
     Mistake("model.bottleneck.codebooks.visual.quantizer={type: lfq, channels: 63}",

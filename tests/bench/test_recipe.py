@@ -104,8 +104,8 @@ def test_report_of_a_recipe(smalti_cli) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--set", "engine.seed=1"], "--set: goes with --recipe"),
-        (["--recipe", "tiny-vqvae", "--channels", "32"], "--channels: goes without --recipe"),
+        (["--set", "engine.seed=1"], "--set: needs --recipe"),
+        (["--recipe", "tiny-vqvae", "--channels", "32"], "--channels: cannot be used with --recipe"),
         (["--recipe", "tiny-vqvea"], "did you mean 'tiny-vqvae'"),
         (["--recipe", "tiny-biggan-32", "--batch", "2"], "its step needs more than images: 'label'"),
     ],

@@ -87,10 +87,10 @@ def test_tokenizers_go_back_as_they_came(smalti_cli: Verb, golden: Any, tmp_path
     ("options", "message"),
     [
         (["--weights", "ema"], "holds one set of weights"),
-        (["--scaling-factor", 0.5], "--scaling-factor 0.5: means nothing to a model of smalti"),
-        (["--heads", 4], "--heads 4: means nothing to a model of smalti"),
+        (["--scaling-factor", 0.5], "--scaling-factor 0.5: has no effect on a model of smalti"),
+        (["--heads", 4], "--heads 4: has no effect on a model of smalti"),
         (["--from", "taming"], "a model of smalti, and not latent-diffusion"),
-        (["--keep-discriminator"], "the source holds none"),
+        (["--keep-discriminator"], "the source has no discriminator"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(
@@ -162,11 +162,11 @@ def test_a_trained_run_that_no_format_can_hold_is_refused(smalti_cli: Verb, trai
         ([KL, "out", "--to", "nonsense"], "unknown format 'nonsense'"),
         ([KL, "out", "--weights", "ema"], "no averaged weights"),
         ([KL, "out", "--scaling-factor", "0"], "expected a positive number"),
-        ([KL, "out", "--heads", "4"], "--heads 4: means nothing to latent-diffusion"),
+        ([KL, "out", "--heads", "4"], "--heads 4: has no effect on latent-diffusion"),
         ([KL, "out.onnx", "--to", "taming"], "ends in .ckpt, .pt, .safetensors"),
         ([KL, "out.ckpt"], "a model of smalti is a folder; --to says the format of a file"),
         ([KL, "out.ckpt", "--to", "taming", "--keep-discriminator"], "written without one"),
-        ([GOLDEN / "ldm/diffusers_kl_tiny_state.safetensors", "out", "--keep-discriminator"], "holds none"),
+        ([GOLDEN / "ldm/diffusers_kl_tiny_state.safetensors", "out", "--keep-discriminator"], "has no discriminator"),
     ],
 )
 def test_what_cannot_be_converted_is_one_message(

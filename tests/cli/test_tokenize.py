@@ -155,7 +155,7 @@ def test_a_source_that_is_described(smalti_cli: Verb, tmp_path: Path) -> None:
         (["--views", "ten-crop"], "ten crops need a size"),
         (["--views", "ten-crop", "--size", 8, "--crop-ratio", 0.5], "crop ratio 0.5"),
         (["--crop-ratio", 1.1], "views='none' has none"),
-        (["--actors", 2], "--actors 2: of --engine ray"),
+        (["--actors", 2], "--actors 2: needs --engine ray"),
         (["--half"], "this one has tokens"),
         (["--table", "absent.csv"], "absent.csv"),
         (["--size", 65532, "--batch-size", 2000000000, "--views", "ten-crop"], "lower --size or --batch-size"),

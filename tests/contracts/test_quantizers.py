@@ -177,7 +177,7 @@ def test_terms_are_those_that_mean_something(name: str, term: str, loss: Any) ->
     made = make(name)
     record = made(latents(made).requires_grad_())
     if term not in made.terms:
-        with pytest.raises(ValueError, match=f"{term} means nothing for the codebook 'code'"):
+        with pytest.raises(ValueError, match=f"{term} does not apply to the codebook 'code'"):
             loss()({"code": record})
         return
     value = loss()({"code": record})

@@ -124,7 +124,7 @@ def test_evaluate_takes_pairs_and_prints_its_schema(smalti_cli: Verb, tmp_path: 
     assert json.loads(found.stdout).keys() == shown["properties"].keys()
     nothing = smalti_cli("evaluate")
     assert nothing.exit_code == 2
-    assert "expected MODEL... and --data DIR" in nothing.stderr
+    assert "expected at least one MODEL, and --data FOLDER" in nothing.stderr
 
 
 def test_protocols_are_listed_shown_and_compared(smalti_cli: Verb) -> None:  # noqa: F811

@@ -132,7 +132,7 @@ def test_damaged_word_of_the_tokenizer_is_named(folder: Path, tmp_path: Path) ->
         (["--npz", "x.png"], "ends in .npz"),
         (["--out", "x.png", "--truncation", "0.5"], "--truncation: not of a far"),
         (["--out", "x.png", "--interpolate", "4"], "--interpolate: not of a far"),
-        (["--out", "x.png", "--classes", "0,3"], "3 is none of this model's classes (0 to 2)"),
+        (["--out", "x.png", "--classes", "0,3"], "3 is not a class of this model (0 to 2)"),
         (["--out", "x.png", "--classes", "2-0"], "begins above its end"),
         (["--out", "x.png", "--classes", "cat"], "expected classes such as 0,1,2"),
         (["--out", "x.png", "--classes", "0", "--label", "1"], "expected one of them"),

@@ -152,7 +152,7 @@ def test_files_that_do_not_fit_name_every_key(tmp_path: Path) -> None:
         import_checkpoint(path, options=ImportOptions(heads=3))
     with pytest.raises(UserError, match="not LlamaGen's GPT; it looks like far"):
         import_checkpoint(path, "llamagen-gpt")
-    with pytest.raises(UserError, match=r"--scaling-factor 0\.2: means nothing to FAR"):
+    with pytest.raises(UserError, match=r"--scaling-factor 0\.2: has no effect on FAR"):
         import_checkpoint(path, options=ImportOptions(scaling_factor=0.2))
 
 

@@ -239,7 +239,7 @@ def test_images_that_do_not_fit_are_named_before_anything_is_encoded(tmp_path: P
 
 def test_options_without_a_use_are_refused(tmp_path: Path) -> None:
     folder = photos(tmp_path / "in", 2, ((16, 24),))
-    with pytest.raises(UserError, match="bits are of tokens"):
+    with pytest.raises(UserError, match="bits pack tokens"):
         tokenize(job(folder, "gaussian", bits=True), tmp_path / "s")
     with pytest.raises(UserError, match="float16 is for the numbers"):
         tokenize(job(folder, half=True), tmp_path / "s")
