@@ -2,12 +2,14 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from smalti.assembly.recipe import load_recipe, shipped
 from smalti.cli._app import app
 from tests.docs.pages import blocks, markdown
 
@@ -44,6 +46,15 @@ def unknown(command: str) -> list[str]:
 def test_commands_exist(page: Path) -> None:
     found = {command: unknown(command) for command in commands(page)}
     assert {command: words for command, words in found.items() if words} == {}
+
+
+@pytest.mark.parametrize("page", markdown(), ids=lambda page: page.name)
+def test_values_that_commands_set_fit_their_recipe(page: Path) -> None:
+    for command in commands(page):
+        words = shlex.split(command, comments=True)[1:]
+        if len(words) > 1 and words[0] == "train" and words[1].removeprefix("tiny-") in shipped():
+            set_to = [value for option, value in pairwise(words) if option == "--set" and "..." not in value]
+            load_recipe(words[1], set_to)
 
 
 def test_a_command_that_is_not_there_is_found() -> None:
