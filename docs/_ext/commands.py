@@ -15,7 +15,7 @@ def write(pages: Pages) -> None:
     """One page with a section for each verb."""
     group: Any = typer.main.get_command(app)
     lead = (
-        "``smalti VERB --help`` prints the same. Exit codes: 0 for success, 2 for a mistake that you can correct (one\n"
+        "``smalti COMMAND --help`` prints the same. Exit codes: 0 for success, 2 for a mistake that you can correct (one\n"
         "message says what it is), 3 for an error of smalti itself.\n"
     )
     sections = [text for name, command in group.commands.items() for text in _sections(f"smalti {name}", command)]
@@ -60,7 +60,7 @@ def _paragraphs(text: str) -> list[str]:
 
 def _metavar(param: Any) -> str:
     word = param.metavar or param.name.upper()
-    return word if param.required or word.startswith("[") else f"[{word}]"
+    return (word if param.required else f"[{word}]") + ("" if param.nargs == 1 else "...")
 
 
 def _entry(param: Any) -> str:
@@ -70,10 +70,15 @@ def _entry(param: Any) -> str:
         value = "" if getattr(param, "is_flag", False) else f" {param.metavar or _type(param)}"
         names = [*param.opts, *param.secondary_opts]
         head = ", ".join(f"{name}{value}" for name in names)
-    default = param.default
-    plain = isinstance(default, (int, float, str)) and not isinstance(default, bool)
-    said = f" Default: ``{default}``." if plain else ""
-    return f".. option:: {head}\n\n{indented(_prose(' '.join((param.help or '').split())) + said)}\n"
+    return f".. option:: {head}\n\n{indented(_prose(' '.join((param.help or '').split())) + _default(param))}\n"
+
+
+def _default(param: Any) -> str:
+    """What holds if the option is not given: a value, or words where there is no value that says it."""
+    if isinstance(param.show_default, str):
+        return f" Default: {param.show_default}."
+    plain = isinstance(param.default, (int, float, str)) and not isinstance(param.default, bool)
+    return f" Default: ``{param.default}``." if plain else ""
 
 
 def _type(param: Any) -> str:
