@@ -15,8 +15,8 @@ def write(pages: Pages) -> None:
     """One page with a section for each verb."""
     group: Any = typer.main.get_command(app)
     lead = (
-        "``smalti COMMAND --help`` prints the same. Exit codes: 0 for success, 2 for a mistake that you can correct (one\n"
-        "message says what it is), 3 for an error of smalti itself.\n"
+        "``smalti COMMAND --help`` prints the same. Exit codes: 0 for success, 2 for a mistake that you can correct\n"
+        "(one message says what it is), 3 for an error of smalti itself.\n"
     )
     sections = [text for name, command in group.commands.items() for text in _sections(f"smalti {name}", command)]
     pages.write("cli.rst", "\n".join([title("Command line"), lead, *sections]))
