@@ -5,10 +5,9 @@ from typing import Any
 
 from smalti.config import read_yaml
 from smalti.report.run import EVALUATION, RECIPE, Run, is_number
-from smalti.report.words import flatten, rows
+from smalti.report.words import START, flatten, rows
 
 _BESIDE = ("step", "training_images", "seconds", "model_step", "images")  # in an evaluation, but no measurement
-_START = "_start"
 _WORDS = {"smalti": "smalti", "python": "Python", "torch": "PyTorch", "numpy": "NumPy", "pillow": "Pillow"}
 
 
@@ -68,8 +67,8 @@ def duration(seconds: float) -> str:
 def measured(run: Run) -> list[tuple[str, str, str]]:
     """Names and texts of the measurements, and what each was before training, if that was measured."""
     values = {name: value for name, value in run.evaluation.items() if name not in _BESIDE}
-    starts = {name: value for name, value in values.items() if name.removesuffix(_START) in values.keys() - {name}}
-    before = dict(rows({name.removesuffix(_START): value for name, value in starts.items()}))
+    starts = {name: value for name, value in values.items() if name.removesuffix(START) in values.keys() - {name}}
+    before = dict(rows({name.removesuffix(START): value for name, value in starts.items()}))
     now = rows({name: value for name, value in values.items() if name not in starts})
     return [(name, text, before.get(name, "")) for name, text in now]
 

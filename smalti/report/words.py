@@ -34,7 +34,7 @@ _QUANTITIES: Mapping[str, tuple[str, str, int]] = {
     "codebook_mutual_information_chance": ("mutual information by chance", "bit", 3),
     "bits_per_token": ("bits per token", "bit", 3),
     "bits_per_pixel": ("bits per pixel", "bit", 3),
-    "jpeg_psnr": ("PSNR of JPEG in as many bits", "dB", 2),
+    "jpeg_psnr": ("PSNR of JPEG at as many bits", "dB", 2),
     "jpeg_bits_per_pixel": ("bits per pixel of that JPEG", "bit", 3),
     "codebook_usage": ("codebook usage", "%", 1),
     "usage": ("codebook usage", "%", 1),
@@ -49,7 +49,7 @@ _QUANTITIES: Mapping[str, tuple[str, str, int]] = {
     "latent_statistics_std": ("deviation of latents", "", 4),
     "latent_statistics_std_lowest": ("deviation of latents, least of a channel", "", 4),
     "latent_statistics_std_highest": ("deviation of latents, largest of a channel", "", 4),
-    "latent_statistics_std_sampled": ("deviation of latents with the posterior's own", "", 4),
+    "latent_statistics_std_sampled": ("deviation of sampled latents", "", 4),
     "latent_statistics_skewness": ("skewness of latents", "", 3),
     "latent_statistics_kurtosis": ("excess kurtosis of latents", "", 3),
     "latent_statistics_effective_rank": ("effective rank of latents", "channels", 2),
@@ -61,19 +61,20 @@ _QUANTITIES: Mapping[str, tuple[str, str, int]] = {
     "sliced_wasserstein_floor": ("sliced Wasserstein distance of real images", "", 4),
     "wasserstein": ("Wasserstein distance", "", 4),
     "sample_diversity": ("sample diversity", "", 4),
-    "digit_coverage": ("digits that are made", "", 0),
+    "digit_coverage": ("classes of digits among the samples", "", 0),
     "seconds": ("training time", "s", 1),
     "step": ("generator updates", "", 0),
     "training_images": ("images seen in training", "", 0),
 }
 _GROUPS = ("codebook_report",)  # words in front of a name that are no part of it
 _ENDS = (("_low", ", lower end of 95 %"), ("_high", ", upper end of 95 %"))
+START = "_start"  # what was measured before training
 # Numbers whose names hold a number or a network.
 _PATTERNS: tuple[tuple[re.Pattern[str], str, str, int], ...] = (
     (re.compile(r"psnr_bands_(\d+)"), "PSNR of band {}", "dB", 2),
     (re.compile(r"fd_infinity_(\w+)"), "Frechet distance of infinitely many images ({})", "", 3),
     (re.compile(r"fd_(\w+)"), "Frechet distance ({})", "", 3),
-    (re.compile(r"sfd_(\w+)"), "Frechet distance of places ({})", "", 3),
+    (re.compile(r"sfd_(\w+)"), "spatial Frechet distance ({})", "", 3),
     (re.compile(r"kid_(?!subsets)(\w+?)"), "kernel distance ({})", "", 5),
     (re.compile(r"inception_score_(?!deviation)(\w+?)"), "inception score ({})", "", 2),
     (re.compile(r"precision_recall_(\w+)_precision"), "precision ({})", "%", 1),
@@ -126,12 +127,12 @@ def heading(key: str) -> str:
 def quantity(part: str) -> tuple[str, str, int] | None:
     """Name, unit and digits of a plain name; ends of intervals as their number; None if it is not known.
 
-    >>> quantity("psnr"), quantity("mine")
-    (('PSNR', 'dB', 2), None)
+    >>> quantity("psnr"), quantity("mine"), quantity("psnr_start")
+    (('PSNR', 'dB', 2), None, ('PSNR before training', 'dB', 2))
     """
     if part in _QUANTITIES:
         return _QUANTITIES[part]
-    for end, words in _ENDS:
+    for end, words in (*_ENDS, (START, " before training")):
         of = quantity(part.removesuffix(end)) if part.endswith(end) else None
         if of is not None:
             return of[0] + words, *of[1:]
