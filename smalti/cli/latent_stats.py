@@ -46,9 +46,7 @@ def latent_stats(
         if find_checkpoint(model) is not None:
             raise UserError(f"{model}: a checkpoint cannot store them: `smalti convert {model} DIR`, or --dry-run")
         if not is_saved_model(folder):
-            raise UserError(
-                f"{model}: not a saved model of smalti, which could store them: `smalti convert`, or --dry-run"
-            )
+            raise UserError(f"{model}: not a saved model of smalti, which could store them: `smalti convert` makes one")
         read_config(folder / CONFIG, trust_code=trust_code)
     network = open_model(model, device, trust_code)
     source, found_batches = batches_of(network, data, reading_of(max_pixels, value_range, background), size, batch_size)

@@ -36,7 +36,7 @@ def selected(
         raise ValueError("codebooks={}: expected at least one record; a continuous bottleneck has none")
     for name, record in chosen.items():
         if term not in record.terms:
-            fitting = " and ".join(f"{other!r}" for other in sorted(record.terms)) or "none"
+            fitting = ", ".join(f"{other!r}" for other in sorted(record.terms)) or "none"
             raise ValueError(
                 f"{term} does not apply to the codebook {name!r}: its quantizer would not learn from it; losses over "
                 f"codebooks that apply: {fitting}"

@@ -173,7 +173,7 @@ MISTAKES = [
     Mistake("model.bottleneck.codebooks.visual.quantizer={type: lfq, channels: 63}",
             "model.bottleneck.codebooks.visual.quantizer.channels", "less than or equal to 62"),
     Mistake("model.bottleneck.codebooks.visual.quantizer.ema={decay: 0.9}", "objective.generator.codebook",
-            "'commitment' and 'disentangle' and 'entropy' would"),
+            "that apply: 'commitment', 'disentangle', 'entropy'"),
     Mistake("model.bottleneck.type=token", "model.bottleneck.type", "did you mean 'tokens'"),
     Mistake("discriminator.type=pacth", "discriminator.type", "did you mean 'patch'"),
     Mistake("objective.generator.pixel.type=l11", "objective.generator.pixel.type", "did you mean 'l1'"),
