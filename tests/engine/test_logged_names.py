@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from smalti.assembly.assemble import assemble
 from smalti.assembly.recipe import load_recipe
+from smalti.engine.logging import to_host
 
 PAGE = Path(__file__).parents[2] / "docs" / "logging.md"
 
@@ -39,3 +41,22 @@ def test_what_the_originals_log_is_logged(tmp_path: Path, recipe: str, column: i
     assert {original for original, names in ours.items() if names} >= originals | BOTH
     missing = [name for names in ours.values() for name in names if not isinstance(record.get(name), (int, float))]
     assert missing == []
+
+
+def test_scalars_of_two_devices_are_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU cannot stack them: what is measured of the loader's images lies on the CPU, losses on the device."""
+    stack, stacked = torch.stack, []
+
+    def of_one_device(tensors: list[torch.Tensor]) -> torch.Tensor:
+        stacked.append({tensor.device.type for tensor in tensors})
+        return torch.full((len(tensors),), 7.0) if tensors[0].is_meta else stack(tensors)
+
+    monkeypatch.setattr(torch, "stack", of_one_device)
+    here, there = torch.tensor(3.0), torch.zeros((), device="meta")
+    assert to_host({"loss": there, "image": here, "weight": 2, "norm": there}) == {
+        "loss": 7.0,
+        "image": 3.0,
+        "weight": 2.0,
+        "norm": 7.0,
+    }
+    assert stacked == [{"meta"}, {"cpu"}]

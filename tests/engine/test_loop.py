@@ -270,7 +270,7 @@ def test_saved_model_has_the_averaged_weights(tmp_path: Path) -> None:
     saved = Autoencoder.from_pretrained(tmp_path / "run" / "model")
     assert trainer.ema is not None
     for name, parameter in saved.named_parameters():
-        assert torch.equal(parameter, trainer.ema.shadow[name])
+        assert torch.equal(parameter, trainer.ema.shadow[name].cpu())
 
 
 def test_log_has_every_term_raw_and_weighted(tmp_path: Path) -> None:

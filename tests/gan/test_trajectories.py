@@ -128,7 +128,7 @@ def test_trajectory_is_the_recorded_one(golden, tmp_path, method, schedule, dtyp
         for step, values in enumerate(found[player]):
             assert values.dtype is dtype
             expected = recorded[f"{player}_after/{step:02d}"]
-            torch.testing.assert_close(values, expected.to(dtype), rtol=0.0, atol=TOLERANCE[dtype])
+            torch.testing.assert_close(values.cpu(), expected.to(dtype), rtol=0.0, atol=TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("schedule", ["paper", "ptgan"])
