@@ -19,6 +19,7 @@ from smalti.assembly.fine_tuning import start_problems
 from smalti.assembly.sections import TINY, Recipe, read_sections
 from smalti.config import ConfigError, Document, Problem, Validator, load, override
 from smalti.config.document import merge, parse
+from smalti.config.places import local
 from smalti.registry import UserError
 from smalti.tokens.description import STORE
 
@@ -41,7 +42,7 @@ def read_document(name: str | Path, overrides: Sequence[str] = (), data: str | P
         data: folder of images, or token store, that replaces the data source; overrides may add to it
             (``data.source.table``). Held-out tokens of the store that is replaced come from the new one.
     """
-    text = str(name)
+    text = str(local(name))
     is_path = text.endswith((".yaml", ".yml")) or Path(text).is_file()
     small = not is_path and text.startswith(f"{TINY}-")
     document = load(text) if is_path else _shipped_document(text.removeprefix(f"{TINY}-") if small else text, text)

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,7 @@ from smalti.cli.sample import sample
 from smalti.cli.tokenize import tokenize
 from smalti.cli.tokens import tokens
 from smalti.cli.train import train
+from smalti.config.places import local, to_write
 from smalti.registry import UserError
 
 USER_ERROR = 2
@@ -41,12 +43,14 @@ class Verbs(TyperGroup):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the command line."""
         take_any_name()
-        with defended(kwargs.get("args") or sys.argv[1:]):
-            return super().main(*args, **kwargs)
+        given = list(kwargs.pop("args", None) or sys.argv[1:])
+        with defended(given):
+            return super().main([in_home(word) for word in given], *args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
         """Runs a verb."""
         try:
+            check_out([*ctx._protected_args, *ctx.args])
             return super().invoke(ctx)
         except Exception as error:
             if os.environ.get(DEBUG) == "1":
@@ -58,6 +62,30 @@ class Verbs(TyperGroup):
             else:
                 raise
             raise typer.Exit(USER_ERROR) from error
+
+
+def in_home(word: str) -> str:
+    """A word of the command line; ``--out=~/runs`` means what ``--out ~/runs`` does, which the shell sees to itself.
+
+    >>> in_home("--out=runs"), in_home("--set=model.init=~/base")
+    ('--out=runs', '--set=model.init=~/base')
+    """
+    option, equals, value = word.partition("=")
+    if not (option.startswith("--") and equals and value.startswith("~")):
+        option, equals, value = "", "", word
+    return f"{option}{equals}{local(value)}" if value.startswith("~") else word
+
+
+def check_out(words: Sequence[str]) -> None:
+    """Refuses an address after ``--out``, before anything is read.
+
+    Raises:
+        UserError: naming it.
+    """
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if option == "--out":
+            to_write(value if equals else following)
 
 
 def is_user_error(error: Exception) -> bool:

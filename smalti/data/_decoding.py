@@ -272,7 +272,7 @@ def _look(path: Path, verify: Verify, reading: Reading) -> tuple[str | None, boo
     """
     deep = False
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             with _opened(file, reading) as image:
                 deep = is_deep(image)
                 if verify == "none":
@@ -290,7 +290,7 @@ def _look(path: Path, verify: Verify, reading: Reading) -> tuple[str | None, boo
 
 def _largest(path: Path, reading: Reading) -> tuple[int, int] | None:
     try:
-        with path.open("rb") as file, _opened(file, reading) as image:
+        with opened(path) as file, _opened(file, reading) as image:
             if image.mode == "F" or not is_deep(image):
                 return None
             most = type_maximum(image)

@@ -3,6 +3,7 @@
 import sys
 from io import BytesIO
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,8 +21,16 @@ _GREY_AND_OPACITY = "LA;16B"  # four bytes: taken as they are, they are both byt
 
 
 def opened(file: File) -> BinaryIO:
-    """The bytes of an image: a path is opened, a content is as good as a file."""
-    return BytesIO(file) if isinstance(file, bytes) else file.open("rb")
+    """The bytes of an image: a path is opened, a content is as good as a file.
+
+    Raises:
+        ValueError: for a pipe or a device, of which one would wait for ever.
+    """
+    if isinstance(file, bytes):
+        return BytesIO(file)
+    if not S_ISREG(file.stat().st_mode):
+        raise ValueError("a folder, a pipe or a device, and no file")
+    return file.open("rb")
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from smalti.config.places import local, why_missing
 from smalti.data import ImageSource
 from smalti.data._decoder import RESERVED, Decoder
 from smalti.data._decoding import (
@@ -95,7 +96,7 @@ class ImageFolder(ImageSource):
         _tell(self.folder, len(self.names), unreadable)
         self._tell_gap([name for name in found.deep if name not in unreadable])
         self._sides = {column: tuple(found[name] for name in self.names) for column, found in files.items()}
-        self._table = read_table(Path(table).expanduser(), self.names) if table is not None else NO_TABLE
+        self._table = read_table(local(table), self.names) if table is not None else NO_TABLE
         for name in (*self._sides, *self._table.columns):
             if name in RESERVED or (name in self._sides and name in self._table.columns):
                 raise UserError(f"column {name!r} exists already: choose another name")
@@ -168,17 +169,30 @@ def _tell(folder: Path, readable: int, unreadable: Mapping[str, str]) -> None:
 
 
 def _existing_folder(option: str, path: str) -> Path:
-    folder = Path(path).expanduser()
+    folder = local(path)
     if not folder.is_dir():
-        kind = "is a file, expected a folder" if folder.exists() else "no such folder"
+        kind = "is a file, expected a folder" if folder.exists() else f"no such folder{why_missing(path)}"
         raise UserError(f"{option}={path!r}: {kind}")
     return folder
 
 
 def _search(folder: Path, recursive: bool, suffixes: tuple[str, ...], leave_out: Iterable[Path]) -> Iterator[str]:
-    """Relative names of the images in ``folder``; every folder is visited once, whatever links lead to it."""
+    """Relative names of the images in ``folder``; every folder is visited once, whatever links lead to it.
+
+    Folders in it that cannot be opened, as ``lost+found`` of a disk, are named in the log.
+
+    Raises:
+        UserError: if ``folder`` itself cannot be opened.
+    """
+
+    def closed(error: OSError) -> None:
+        if error.filename == str(folder):
+            raise UserError(f"{folder}: {error.strerror}") from error
+        if rank() == 0:
+            log.warning("%s: %s; the images in this folder are left out", error.filename, error.strerror)
+
     visited = {path.resolve() for path in leave_out if path.resolve() != folder.resolve()}
-    for root, folders, files in os.walk(folder, followlinks=True):
+    for root, folders, files in os.walk(folder, onerror=closed, followlinks=True):
         here = Path(root).resolve()
         if here in visited:
             folders.clear()

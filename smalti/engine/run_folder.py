@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from smalti.config import dump, read_text, read_yaml
+from smalti.config.places import to_write
 from smalti.engine.checkpoint import CheckpointFolder
 from smalti.engine.lock import LOCK, FolderLock
 from smalti.engine.optimizers import moved_rates
@@ -26,7 +27,7 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, companions: Mapping[str, str] | None = None) -> None:
-        self.path, self.companions = Path(path), dict(companions or {})
+        self.path, self.companions = to_write(path), dict(companions or {})
         self.recipe = self.path / "recipe.yaml"
         self.metrics = self.path / "metrics.jsonl"
         self.samples = self.path / "samples"

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from smalti.config import config_of
+from smalti.config.places import local
 from smalti.interop import ImportOptions
 from smalti.interop._places import DIFFUSERS_NAMES, PIPELINE, SUFFIXES
 from smalti.interop._recognise import AUTO, OURS, format_named
@@ -32,6 +33,7 @@ def open_model(path: str | Path, format: str = AUTO, *, trust_code: bool = False
     Raises:
         UserError: naming the file that is missing, damaged, unsafe, or does not fit.
     """
+    path = local(path)
     foreign = foreign_source(path, format)
     if foreign is None:
         refuse_format(path, format)
@@ -116,6 +118,7 @@ def start_config(path: str | Path, network: str = MODEL, *, trust_code: bool = F
     Raises:
         UserError: if there is none, it cannot be read, or names classes outside smalti and is not trusted to.
     """
+    path = local(path)
     checkpoint = find_checkpoint(path)
     if checkpoint is not None:
         return checkpoint.config(network, trust_code=trust_code)
@@ -132,6 +135,7 @@ def start_state(path: str | Path, network: str = MODEL, *, trust_code: bool = Fa
     Raises:
         UserError: if there is none, it cannot be read, or names classes outside smalti and is not trusted to.
     """
+    path = local(path)
     checkpoint = find_checkpoint(path)
     if checkpoint is not None:
         return checkpoint.state(network)

@@ -5,6 +5,7 @@ from typing import Self
 
 from huggingface_hub import PyTorchModelHubMixin
 
+from smalti.config.places import local
 from smalti.models import Model
 from smalti.models._checkpoint import find_checkpoint
 from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, load_model, save_model
@@ -45,7 +46,7 @@ class SavedModel(Model, PyTorchModelHubMixin, library_name="smalti"):
         Raises:
             UserError: naming the file that is missing, damaged, or does not fit.
         """
-        source = str(pretrained_model_name_or_path)
+        source = str(local(pretrained_model_name_or_path))
         checkpoint = find_checkpoint(source)
         if checkpoint is not None:
             return checkpoint.build(cls, trust_code=trust_code, map_location=map_location)

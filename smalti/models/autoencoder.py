@@ -130,7 +130,15 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         return output
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Images (B, C, h * factor, w * factor), not clamped, of latents (B, C', h, w)."""
+        """Images (B, C, h * factor, w * factor), not clamped, of latents (B, C', h, w).
+
+        Raises:
+            UserError: for anything else, as the whole output of ``encode``.
+        """
+        channels = self.decoder.latent_channels
+        _check_tensor("latent", latent, f"(B, {channels}, h, w)")
+        if latent.ndim != 4 or latent.shape[1] != channels:
+            raise UserError(f"latent with shape {tuple(latent.shape)}: expected (B, {channels}, h, w)")
         images: Tensor = self.decoder(latent) if self.training else self._pieces.decode(self.decoder, latent)
         return images
 
@@ -149,13 +157,14 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         sizes = self.codebook_sizes
         if not sizes:
             raise UserError(f"{type(self.bottleneck).__name__} is continuous: it has no tokens, use decode(latent)")
+        _check_tensor("indices", indices, f"(B, {len(sizes)}, h, w)")
         if indices.ndim != 4 or indices.shape[1] != len(sizes):
             raise UserError(f"indices with shape {tuple(indices.shape)}: expected (B, {len(sizes)}, h, w)")
         if indices.is_floating_point():
             raise UserError(f"indices of type {indices.dtype}: expected whole numbers")
         indices = indices.long()  # token stores hold narrower types
         for group, (name, size) in enumerate(sizes.items()):
-            low, high = (int(value) for value in indices[:, group].aminmax())
+            low, high = (int(value) for value in indices[:, group].aminmax()) if indices.numel() else (0, 0)
             if low < 0 or high >= size:
                 raise UserError(f"indices of {name!r} from {low} to {high}: expected 0 to {size - 1}")
         return self.decode(self.bottleneck.lookup(indices))
@@ -192,6 +201,7 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         Right and bottom are padded to the next multiple of ``factor``, by reflection if the image is large enough and
         by repeating the border if not, and cut off again.
         """
+        _check_tensor("images", images, f"(B, {self.image_channels}, H, W)")
         height, width = images.shape[-2:]
         return self.decode(self.encode(pad_to_multiple(images, self.factor)).latent)[..., :height, :width]
 
@@ -235,6 +245,7 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         self.bottleneck.update([output.bottleneck for output in outputs])
 
     def _check_images(self, images: Tensor) -> None:
+        _check_tensor("images", images, f"(B, {self.image_channels}, H, W)")
         if images.ndim != 4 or images.shape[1] != self.image_channels:
             raise UserError(f"images with shape {tuple(images.shape)}: expected (B, {self.image_channels}, H, W)")
         if not images.is_floating_point():
@@ -247,6 +258,14 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
                 f"images of {height} x {width} pixels: expected both divisible by the factor {self.factor}; "
                 "reconstruct() pads and crops"
             )
+
+
+def _check_tensor(name: str, value: object, shape: str) -> None:
+    """Refuses what is no tensor: an array, a list, a path, the whole output of ``encode``."""
+    if isinstance(value, Tensor):
+        return
+    hint = "; its field 'latent' or 'indices' is one" if isinstance(value, BottleneckOutput) else ""
+    raise UserError(f"{name}: a {type(value).__name__}, expected a tensor {shape}{hint}")
 
 
 def _check_fit(encoder: Encoder, bottleneck: Bottleneck, decoder: Decoder) -> None:

@@ -61,6 +61,38 @@ def test_links_are_followed_and_circles_end(tmp_path: Path) -> None:
     assert ImageFolder(str(tmp_path / "images")).names == ("a.png", "link/x.png")
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    for verify in ("header", "decode"):
+        source = ImageFolder(str(tmp_path), verify=verify)  # type: ignore[arg-type]
+        assert source.names == ("a.png",)
+        assert source.unreadable == ("b.png",)
+    with pytest.raises(UnreadableImageError, match=r"b\.png: .* pipe"):
+        ImageFolder(str(tmp_path), verify="none")[1]
+
+
+def test_a_folder_that_cannot_be_opened_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path / "a.png")
+    save(tmp_path / "lost+found/b.png")
+    scan = os.scandir
+
+    def closed(path: str) -> Any:  # the superuser opens everything
+        if Path(path) == shut:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    shut = tmp_path / "lost+found"
+    assert ImageFolder(str(tmp_path)).names == ("a.png",)
+    assert f"{shut}: Permission denied; the images in this folder are left out" in caplog.text
+    shut = tmp_path
+    with pytest.raises(UserError, match="Permission denied"):
+        ImageFolder(str(tmp_path))
+
+
 @pytest.mark.parametrize("missing", ["nowhere", "file.txt"])
 def test_missing_folder_is_an_error(tmp_path: Path, missing: str) -> None:
     (tmp_path / "file.txt").write_text("")

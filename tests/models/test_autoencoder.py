@@ -102,6 +102,25 @@ def test_wrong_channels_and_tokens_are_named():
         model("gaussian").decode_indices(torch.zeros(1, 1, 2, 2, dtype=torch.int64))
 
 
+def test_what_is_no_tensor_is_named():
+    made = model().eval()
+    code = made.encode(torch.zeros(1, 3, 8, 8))
+    for call, given, said in (
+        (made.encode, "cat.png", "images: a str, expected a tensor"),
+        (made.reconstruct, [[1]], "images: a list, expected a tensor"),
+        (made.decode_indices, code.indices.numpy(), "indices: a ndarray, expected a tensor"),
+        (made.decode, code, "latent: a BottleneckOutput, expected a tensor .* its field 'latent'"),
+        (made.decode, code.latent[:, :1], "latent with shape"),
+    ):
+        with pytest.raises(UserError, match=said):
+            call(given)
+
+
+def test_no_images_are_no_tokens_and_no_images_again():
+    made = model().eval()
+    assert made.decode_indices(made.encode(torch.zeros(0, 3, 8, 8)).indices).shape == (0, 3, 8, 8)
+
+
 def test_parts_that_do_not_fit_are_all_named():
     encoder = ConvEncoder(**TINY, out_channels=6)
     decoder = ConvDecoder(**{**TINY, "multipliers": (1, 2, 2), "image_channels": 1}, latent_channels=4, z_channels=6)
