@@ -65,7 +65,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     save(tmp_path / "a.png")
     os.mkfifo(tmp_path / "b.png")
     for verify in ("header", "decode"):
-        source = ImageFolder(str(tmp_path), verify=verify)  # type: ignore[arg-type]
+        source = ImageFolder(str(tmp_path), verify=verify)
         assert source.names == ("a.png",)
         assert source.unreadable == ("b.png",)
     with pytest.raises(UnreadableImageError, match=r"b\.png: .* pipe"):
