@@ -10,22 +10,15 @@ PULL = "train/generator/gradient_norm/adversarial"
 FIT = "train/generator/fit"
 
 
-def _critics(view: View) -> Iterator[tuple[str, str]]:
-    """Phase and the beginning of its names, of each phase that measures something of a critic."""
-    names = {name.split("/")[1] for name in view.now if name.startswith("train/") and name.count("/") >= 2}
-    for name in sorted(names - {"generator"}):
-        yield name, f"train/{name}/"
-
-
 def _starved(view: View) -> Iterator[Sighting]:
-    for phase, at in _critics(view):
+    for phase, at in view.critics:
         clipped, slope = view(f"{at}clipped"), view(f"{at}critic/slope_max")
         if clipped > 0.5 or (clipped >= 0.0 and slope < 1e-3):
             yield Sighting(subject=phase, evidence={"share of weights at the bound": clipped, "largest slope": slope})
 
 
 def _dead(view: View) -> Iterator[Sighting]:
-    for phase, at in _critics(view):
+    for phase, at in view.critics:
         real, fake, slope = (view(at + name) for name in ("logits_real", "logits_fake", "critic/slope_max"))
         clipped = view(f"{at}clipped") >= 0.0
         silent = max(abs(real), abs(fake)) < 1e-3 or slope < 1e-6
@@ -43,7 +36,7 @@ def _stands_still(view: View, at: str) -> bool:
 
 
 def _wins(view: View) -> Iterator[Sighting]:
-    for phase, at in _critics(view):
+    for phase, at in view.critics:
         loss = view(f"{at}total")
         right = min(view(f"{at}critic/accuracy_real"), view(f"{at}critic/accuracy_fake"))
         most = view.high(f"{at}total")
@@ -53,7 +46,7 @@ def _wins(view: View) -> Iterator[Sighting]:
 
 
 def _collapsed(view: View) -> Iterator[Sighting]:
-    for phase, at in _critics(view):
+    for phase, at in view.critics:
         diversity = view(f"{at}critic/diversity")
         if diversity < 0.05 and not math.isfinite(view(FIT)):  # what an autoencoder makes is as varied as what it sees
             evidence = {"distance of two made images over that of two real ones": diversity}
@@ -84,7 +77,7 @@ def _clamped(view: View) -> Iterator[Sighting]:
 
 
 def _normalised(view: View) -> Iterator[Sighting]:
-    for phase, at in _critics(view):
+    for phase, at in view.critics:
         if view(f"{at}batch_norm_under_slope") > 0:
             yield Sighting(subject=phase, evidence={"batch normalisations": view(f"{at}batch_norm_under_slope")})
 

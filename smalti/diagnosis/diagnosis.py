@@ -25,6 +25,7 @@ class Diagnosis:
         self.findings: list[Finding] = []
         self._bad: dict[str, list[int]] = {}  # key -> log steps in a row that looked bad, the step of the first
         self._well: dict[str, int] = {}  # key of a finding that stands -> log steps in a row that looked well
+        self._open: set[str] = set()  # rules that may have a key in one of them
         self.failed: dict[str, str] = {}  # rule that raised, and is switched off -> why
 
     def take(self, record: Mapping[str, Any]) -> list[Finding]:
@@ -36,11 +37,12 @@ class Diagnosis:
         if isinstance(record.get("skipped"), str):
             return self._skipped(int(record["step"]), record["skipped"])
         numbers = numbers_of(record)
-        if not any(name.startswith(("train/", "val/")) for name in numbers):
+        trained = any(name.startswith("train/") for name in numbers)
+        if not trained and not any(name.startswith("val/") for name in numbers):
             return []
         self.history.add(numbers)
         changed: list[Finding] = []
-        if any(name.startswith("train/") for name in numbers):
+        if trained:
             view = View(self.history, self.facts)
             for rule in self.rules:
                 changed += self._judge(rule, view)
@@ -55,10 +57,14 @@ class Diagnosis:
         if rule.id in self.failed:
             return []
         try:
-            seen = {f"{rule.id}/{one.subject}": one for one in rule.look(view)}
+            sightings = list(rule.look(view))
         except Exception as error:  # a rule is never worth a run
             self.failed[rule.id] = f"{type(error).__name__}: {error}"
             return []
+        if not sightings and rule.id not in self._open:
+            return []
+        self._open.add(rule.id)
+        seen = {f"{rule.id}/{one.subject}": one for one in sightings}
         known = {key for key in (*self._bad, *self._well) if key.startswith(f"{rule.id}/")}
         new = [self._note(rule, key, one, view.step) for key, one in seen.items()]
         over = [self._relax(rule, key, view.step) for key in sorted(known - seen.keys())]
@@ -125,3 +131,4 @@ class Diagnosis:
         self.findings = [Finding.of(finding) for finding in values["findings"]]
         self._bad = {key: list(value) for key, value in values["bad"].items()}
         self._well, self.failed = dict(values["well"]), dict(values["failed"])
+        self._open = {key.partition("/")[0] for key in (*self._bad, *self._well)}

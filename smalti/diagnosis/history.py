@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -21,10 +22,7 @@ def numbers_of(record: Mapping[str, Any]) -> Record:
     return {
         name: float(value)
         for name, value in record.items()
-        if isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and "/clipped/" not in name
+        if (type(value) is float or type(value) is int) and math.isfinite(value) and "/clipped/" not in name
     }
 
 
@@ -47,9 +45,14 @@ class History:
             self.seen += 1
             self.first = [*self.first, record][:FIRST]
             self.recent = [*self.recent, record][-RECENT:]
+        low, high = self.low, self.high
         for name, value in record.items():
-            self.low[name] = min(value, self.low.get(name, value))
-            self.high[name] = max(value, self.high.get(name, value))
+            if name not in low:
+                low[name] = high[name] = value
+            elif value < low[name]:
+                low[name] = value
+            elif value > high[name]:
+                high[name] = value
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -104,9 +107,23 @@ class View:
 
     def between(self, prefix: str, suffix: str) -> Iterator[tuple[str, float]]:
         """What stands between ``prefix`` and ``suffix`` in the names of the latest log step, with its value."""
-        for name, value in self.now.items():
+        for name, value in self._ending.get(suffix[suffix.rindex("/") :], ()):
             if name.startswith(prefix) and name.endswith(suffix) and len(name) > len(prefix) + len(suffix):
                 yield name[len(prefix) : len(name) - len(suffix)], value
+
+    @cached_property
+    def _ending(self) -> dict[str, list[tuple[str, float]]]:
+        """The numbers of the latest log step by the last word of their names."""
+        found: dict[str, list[tuple[str, float]]] = {}
+        for name, value in self.now.items():
+            found.setdefault(name[name.rfind("/") :], []).append((name, value))
+        return found
+
+    @cached_property
+    def critics(self) -> list[tuple[str, str]]:
+        """Name and beginning of the names of numbers, of each phase but the generator's."""
+        names = {name.split("/", 2)[1] for name in self.now if name.startswith("train/") and name.count("/") >= 2}
+        return [(name, f"train/{name}/") for name in sorted(names - {"generator"})]
 
 
 def mean(values: list[float]) -> float:

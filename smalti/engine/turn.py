@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.engine.diagnosis.safely import Safely
-from smalti.engine.diagnosis.signals import image_signals, latent_signals, reach, update_ratio
+from smalti.engine.diagnosis.signals import image_signals, latent_signals, planes_of, reach, update_ratio
 from smalti.engine.diagnostics import clipped_shares
 from smalti.engine.graphs import CudaRecorder, Replayer, kind_of, why_not
 from smalti.engine.health import Guard, Suspects
@@ -106,7 +106,7 @@ class Player:
         self.optimizer = build_optimizer(phase, spec)
         self.wrapped = runtime.wrap(phase)
         self._watched = False
-        self.safely = Safely()
+        self.safely, self._planes = Safely(), planes_of(model)
         self.parameters = {key: p for key, p in phase.named_parameters() if p.requires_grad}
         reason = why_not(phase, settings, spec, runtime.device, runtime.world_size)
         self.replayer: Replayer[Passes] = Replayer(CudaRecorder(), self._addresses, reason, name)
@@ -164,7 +164,7 @@ class Player:
             passes = len(batches) * self.runtime.world_size
             found |= self.safely("images", lambda: image_signals(batches[-1].get("image")))
             found |= self.safely("latents", lambda: latent_signals(output))
-            found |= self.safely("reach", lambda: reach(self.model, output, updates, passes))
+            found |= self.safely("reach", lambda: reach(self._planes, output, updates, passes))
         return found
 
     def _run(

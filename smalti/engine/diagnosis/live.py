@@ -68,12 +68,12 @@ class Doctor:
 
     def note(self, turn: Turn) -> None:
         """Keeps what an update was, without waiting for the device."""
-        self.safely.do("updates", lambda: self.windows[turn.phase].note(turn))
+        self.safely.do("updates", self.windows[turn.phase].note, turn)
 
     def drawn(self, batches: Sequence[Batch]) -> None:
         """Looks at the labels of batches that were drawn, if a network is told labels."""
         if self.labelled:
-            self.safely.do("labels", lambda: self.labels.note(batches))
+            self.safely.do("labels", self.labels.note, batches)
 
     def averaged(self, updates: int, images: int) -> None:
         """Notes an update of the averaged weights, the n-th, with so many images."""
@@ -92,14 +92,7 @@ class Doctor:
         return found | {"data_wait": self.clockwork.share()} | memory(self.runtime.device)
 
     def _windows(self) -> dict[str, float]:
-        sums = {f"{name}/{key}": value for name, window in self.windows.items() for key, value in window.sums().items()}
-        read = to_host(sums)
-        found: dict[str, float] = {}
-        for name, window in self.windows.items():
-            own = {key.removeprefix(f"{name}/"): value for key, value in read.items() if key.startswith(f"{name}/")}
-            found |= {f"train/{name}/{key}": value for key, value in window.numbers(own).items()}
-            window.restore({})
-        return found
+        return {f"train/{n}/{key}": value for n, window in self.windows.items() for key, value in window.numbers().items()}
 
     def _averages(self) -> dict[str, Any]:
         if self.ema is None:
@@ -140,9 +133,8 @@ class Doctor:
 
     def pending(self) -> dict[str, Any]:
         """What this rank has noted since the last log step; waits for the device."""
-        sums = {name: to_host(window.sums()) for name, window in self.windows.items()}
-        labels = [self.labels.seen, self.labels.least, self.labels.largest]
-        return {"windows": sums, "labels": labels}
+        sums = {name: window.sums() for name, window in self.windows.items()}
+        return {"windows": sums, "labels": self.labels.pending()}
 
     def as_dict(self, pending: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Plain values, with what all ranks have pending."""
@@ -159,4 +151,4 @@ class Doctor:
             own = values["pending"][self.runtime.rank]
             for name, sums in own["windows"].items():
                 self.windows[name].restore(sums)
-            self.labels.seen, self.labels.least, self.labels.largest = own["labels"]
+            self.labels.restore(own["labels"])

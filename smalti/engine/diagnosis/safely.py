@@ -1,9 +1,11 @@
 """Looking at a run must never end it: what fails is told once, and not asked again."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Safely:
@@ -26,14 +28,16 @@ class Safely:
         try:
             return dict(make())
         except Exception as error:  # whatever it is, training goes on
-            self.failed[name] = f"{type(error).__name__}: {error}"
+            self._failed(name, error)
             return {}
 
-    def do(self, name: str, action: Callable[[], None]) -> None:
-        """Does ``action``, unless it failed before."""
+    def do(self, name: str, action: Callable[[T], None], given: T) -> None:
+        """Does ``action`` with what is given, unless it failed before."""
+        if name not in self.failed:
+            try:
+                action(given)
+            except Exception as error:  # whatever it is, training goes on
+                self._failed(name, error)
 
-        def act() -> Mapping[str, Any]:
-            action()
-            return {}
-
-        self(name, act)
+    def _failed(self, name: str, error: Exception) -> None:
+        self.failed[name] = f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """What is measured at a log step alone: images, latents, codes, the size of an update. It stays on the device."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ Numbers = dict[str, Tensor | float]
 
 ACTIVE = 0.01  # nats of a latent number above which its channel is in use (arXiv:1509.00519)
 ONE_COLOUR = 2 * 2 / 255  # two grey levels of images in [-1, 1]
-CHUNK = 64  # tensors per fused call
+FLAT = 2**18  # numbers up to which tensors are joined: small ones cost by the call, large ones by the number
 
 
 @torch.no_grad()
@@ -22,18 +22,18 @@ def image_signals(image: Any) -> Numbers:
     """``image/...`` of a batch (B, C, H, W), as a loader gives it: uint8, or floats that are taken as they are."""
     if not isinstance(image, Tensor) or image.ndim != 4 or not image.numel():
         return {}
-    pixels = image.to(torch.float32)
-    pixels = pixels / 127.5 - 1.0 if image.dtype == torch.uint8 else pixels
-    flat = pixels.flatten(1)
-    range_of = flat.amax(dim=1) - flat.amin(dim=1)
+    flat = image.flatten(1)
+    low, high = flat.aminmax(dim=1)
+    scale, shift = (127.5, 1.0) if image.dtype == torch.uint8 else (1.0, 0.0)  # numbers, not pixels, are brought to range
+    pixels = flat.float()
     found: Numbers = {
-        "image/min": flat.amin(),
-        "image/max": flat.amax(),
-        "image/deviation": flat.std(),
-        "image/constant": (range_of <= ONE_COLOUR).float().mean(),
+        "image/min": low.amin().float() / scale - shift,
+        "image/max": high.amax().float() / scale - shift,
+        "image/deviation": pixels.std() / scale,
+        "image/constant": ((high.float() - low.float()) / scale <= ONE_COLOUR).float().mean(),
     }
     if len(flat) > 1:
-        found["image/difference"] = flat.std(dim=0).mean()
+        found["image/difference"] = pixels.std(dim=0).mean() / scale
     return found
 
 
@@ -71,11 +71,20 @@ def _posterior_signals(posterior: DiagonalGaussian) -> Numbers:
     return {"kl": kl.mean(), "active": (channels > ACTIVE).float().mean()}
 
 
-def reach(model: nn.Module, output: Any, updates: int, passes: int) -> dict[str, float]:
+def planes_of(model: nn.Module) -> dict[str, int]:
+    """Name -> codes, of each codebook or plane of the model's bottlenecks."""
+    found: dict[str, int] = {}
+    for part in model.modules():
+        sizes = getattr(part, "codebook_sizes", None) if isinstance(part, Bottleneck) else None
+        found |= dict(sizes) if isinstance(sizes, Mapping) else {}
+    return found
+
+
+def reach(planes: Mapping[str, int], output: Any, updates: int, passes: int) -> dict[str, float]:
     """``codebook/<plane>/reachable`` and ``/reachable_share``: the codes that the tokens counted so far could fill.
 
     Args:
-        model: whose bottlenecks count.
+        planes: name -> codes.
         output: of a micro-batch, with indices (B, G, h, w).
         updates: so far.
         passes: micro-batches of all ranks in an update.
@@ -84,14 +93,9 @@ def reach(model: nn.Module, output: Any, updates: int, passes: int) -> dict[str,
     if indices is None:
         return {}
     tokens = indices.numel() // max(indices.shape[1], 1) * passes * min(updates, 50)  # half a window is always counted
-    found: dict[str, float] = {}
-    for part in model.modules():
-        sizes = getattr(part, "codebook_sizes", None) if isinstance(part, Bottleneck) else None
-        if isinstance(sizes, Mapping):
-            for plane, size in sizes.items():
-                within = min(size, tokens)
-                found |= {f"codebook/{plane}/reachable": within, f"codebook/{plane}/reachable_share": within / size}
-    return found
+    within = {plane: min(size, tokens) for plane, size in planes.items()}
+    found = {f"codebook/{plane}/reachable": float(count) for plane, count in within.items()}
+    return found | {f"codebook/{plane}/reachable_share": count / planes[plane] for plane, count in within.items()}
 
 
 def revivals(model: nn.Module) -> dict[str, float]:
@@ -121,16 +125,34 @@ def update_ratio(phase: str, optimizer: torch.optim.Optimizer, updates: int) -> 
     sizes: list[Tensor] = []
     for group in optimizer.param_groups:
         owned = [p for p in group["params"] if p in optimizer.state and p.grad is not None]
-        for start in range(0, len(owned), CHUNK):
-            chunk = owned[start : start + CHUNK]
-            steps = _steps(optimizer, group, chunk, max(updates, 1))
-            if steps is None:
+        for joined in _joined(owned):
+            update = _update(optimizer, group, joined, max(updates, 1))
+            if update is None:
                 return {}
-            moved += torch._foreach_norm(steps)
-            sizes += torch._foreach_norm([p.detach() for p in chunk])
-    if not moved:
-        return {}
-    return {f"{phase}/update_ratio": _length(moved) / _length(sizes).clamp_min(1e-30)}
+            moved.append(torch.linalg.vector_norm(update))
+            sizes.append(torch.linalg.vector_norm(_flat(joined)))
+    return {f"{phase}/update_ratio": _length(moved) / _length(sizes).clamp_min(1e-30)} if moved else {}
+
+
+def _joined(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The tensors in their order, small ones together with their neighbours."""
+    together: list[Tensor] = []
+    numbers = 0
+    for tensor in tensors:
+        if together and numbers + tensor.numel() > FLAT:
+            yield together
+            together, numbers = [], 0
+        together.append(tensor)
+        numbers += tensor.numel()
+    if together:
+        yield together
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers of the tensors, with shape (n,); float32 at least."""
+    flat = [tensor.detach().reshape(-1) for tensor in tensors]
+    joined = torch.cat(flat) if len(flat) > 1 else flat[0]
+    return joined if joined.dtype == torch.float64 else joined.float()
 
 
 def _length(norms: Sequence[Tensor]) -> Tensor:
@@ -139,40 +161,36 @@ def _length(norms: Sequence[Tensor]) -> Tensor:
     return found
 
 
-def _steps(
-    optimizer: torch.optim.Optimizer, group: dict[str, Any], parameters: list[Any], updates: int
-) -> list[Tensor] | None:
+def _update(
+    optimizer: torch.optim.Optimizer, group: dict[str, Any], parameters: list[Tensor], updates: int
+) -> Tensor | None:
+    """What the last step added to the parameters, but for its sign and weight decay, with shape (n,)."""
     states = [optimizer.state[p] for p in parameters]
     if all("exp_avg" in state and "exp_avg_sq" in state for state in states):
         first, second = group["betas"]
-        tops = [state["exp_avg"] for state in states]
-        squares = [state["exp_avg_sq"] for state in states]
+        tops, squares = [state["exp_avg"] for state in states], [state["exp_avg_sq"] for state in states]
         warm, warm_square = 1.0 - first**updates, 1.0 - second**updates
     elif all("square_avg" in state for state in states):
-        tops, squares, warm, warm_square = [p.grad for p in parameters], [s["square_avg"] for s in states], 1.0, 1.0
+        tops, squares = [p.grad for p in parameters], [state["square_avg"] for state in states]
+        warm, warm_square = 1.0, 1.0
     else:
         return None
-    below = torch._foreach_sqrt(squares)
-    torch._foreach_div_(below, math.sqrt(max(warm_square, 1e-30)))
-    torch._foreach_add_(below, group["eps"])
-    found = torch._foreach_div(tops, below)
-    torch._foreach_mul_(found, float(group["lr"]) / max(warm, 1e-30))
-    return list(found)
+    below = _flat(squares).div(max(warm_square, 1e-30)).sqrt_().add_(group["eps"])
+    return _flat(tops).div(below).mul_(float(group["lr"]) / max(warm, 1e-30))
 
 
 @torch.no_grad()
 def distance(shadow: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> Numbers:
     """``ema/distance``: |shadow - parameters| / |parameters|; empty if there are none."""
-    names = list(shadow)
+    owned = [parameters[name].detach() for name in shadow]
     away: list[Tensor] = []
-    for start in range(0, len(names), CHUNK):
-        chunk = names[start : start + CHUNK]
-        moved = torch._foreach_sub([shadow[name] for name in chunk], [parameters[name].detach() for name in chunk])
-        away += torch._foreach_norm(moved)
-    if not away:
-        return {}
-    sizes = torch._foreach_norm([parameters[name].detach() for name in names])
-    return {"ema/distance": _length(away) / _length(sizes).clamp_min(1e-30)}
+    sizes: list[Tensor] = []
+    averages = iter(shadow.values())
+    for joined in _joined(owned):
+        now = _flat(joined)
+        away.append(torch.linalg.vector_norm(_flat(list(islice(averages, len(joined)))).sub(now)))
+        sizes.append(torch.linalg.vector_norm(now))
+    return {"ema/distance": _length(away) / _length(sizes).clamp_min(1e-30)} if away else {}
 
 
 def slopes_under_batch_norm(phases: Mapping[str, Any]) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """What a diagnosis sees beside the networks: labels as they are drawn, teachers as they speak, waiting, memory."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from smalti.objectives.names import LABEL
 from smalti.objectives.phases import Phase
 
 MIB = 2**20
-STATM = Path("/proc/self/statm")
+MOST = 64  # batches whose labels are kept before they are looked at
+STATM = "/proc/self/statm"
 
 
 def is_told_labels(phase: Phase) -> bool:
@@ -26,25 +27,42 @@ class Labels:
     """Least and largest label since the last log step, and how many were seen; on the host, where labels are."""
 
     def __init__(self) -> None:
-        self.seen, self.least, self.largest = 0, float("inf"), float("-inf")
+        self.seen, self.least, self.largest = 0, math.inf, -math.inf
+        self._drawn: list[Tensor] = []
 
     def note(self, batches: Sequence[Mapping[str, Any]]) -> None:
-        """Looks at the labels of batches (B,), if they have any."""
+        """Keeps the labels of batches (B,), if they have any."""
         for batch in batches:
             labels = batch.get(LABEL)
             if isinstance(labels, Tensor) and labels.numel() and labels.device.type == "cpu":
-                least, largest = torch.aminmax(labels)
-                self.seen += len(labels)
-                self.least = min(self.least, float(least))
-                self.largest = max(self.largest, float(largest))
+                self._drawn.append(labels)
+        if len(self._drawn) >= MOST:
+            self._look()
+
+    def _look(self) -> None:
+        if self._drawn:
+            drawn, self._drawn = torch.cat([labels.flatten() for labels in self._drawn]), []
+            least, largest = torch.aminmax(drawn)
+            self.seen += len(drawn)
+            self.least, self.largest = min(self.least, least.item()), max(self.largest, largest.item())
 
     def numbers(self) -> dict[str, float]:
         """``label/...``, if there are labels; least and largest start anew."""
+        self._look()
         if self.least > self.largest:
             return {}
-        found = {"label/min": self.least, "label/max": self.largest, "label/seen": float(self.seen)}
-        self.least, self.largest = float("inf"), float("-inf")
-        return found
+        least, largest, self.least, self.largest = self.least, self.largest, math.inf, -math.inf
+        return {"label/min": float(least), "label/max": float(largest), "label/seen": float(self.seen)}
+
+    def pending(self) -> list[float]:
+        """What was noted since the last log step, as plain values."""
+        self._look()
+        return [self.seen, self.least, self.largest]
+
+    def restore(self, values: Sequence[float]) -> None:
+        """Goes on from what ``pending`` gave."""
+        self._drawn, self.seen = [], int(values[0])
+        self.least, self.largest = values[1], values[2]
 
 
 class Teachers:
@@ -104,7 +122,8 @@ def memory(device: torch.device) -> dict[str, float]:
     """``memory`` of this process and ``device_memory`` that tensors hold, in MiB; what is not known is left out."""
     found: dict[str, float] = {}
     try:
-        found["memory"] = int(STATM.read_text().split()[1]) * 4096 / MIB
+        with open(STATM, "rb", buffering=0) as file:
+            found["memory"] = int(file.read().split()[1]) * 4096 / MIB
     except (OSError, ValueError, IndexError):
         try:
             import resource

@@ -1,7 +1,11 @@
-"""What updates were between two log steps, kept on the device: nothing waits for it before the log step."""
+"""What updates were between two log steps: kept as it comes, on the device, and looked at on the host at the log step.
 
+An update costs two references: its norm and the values of its terms, which the engine stacks in any case to see whether
+they are finite.
+"""
+
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,8 +14,7 @@ from smalti.engine.turn import Turn
 from smalti.objectives.names import compares_with_data
 from smalti.objectives.phases import Phase
 
-MOST = 64  # updates whose scalars are kept before they are added up, still on the device
-LARGEST = frozenset({"fit_max", "norm_max"})
+MOST = 256  # updates whose tensors are kept before they are joined into one, still on the device
 
 
 def compared_terms(phase: Phase) -> tuple[str, ...]:
@@ -41,53 +44,58 @@ class Window:
     """
 
     def __init__(self, terms: Sequence[str], clip: float | None) -> None:
-        self.terms, self.clip = tuple(terms), clip
-        self._fits: list[Tensor] = []
-        self._norms: list[Tensor] = []
-        self._sums: dict[str, Tensor | float] = {}
+        self.terms, self.clip = frozenset(f"term {name!r}" for name in terms), clip
+        self._pieces: list[Tensor] = []  # of each update its values, its norm last; joined now and then
+        self._updates: list[tuple[Sequence[str], int]] = []  # names of its values, micro-batches
+        self._sums: dict[str, float] = {}
 
     def note(self, turn: Turn) -> None:
-        """Keeps what an update was."""
-        self._norms.append(turn.gradient_norm)
-        fit = fit_of(turn, self.terms)
-        if fit is not None:
-            self._fits.append(fit)
-        if len(self._norms) >= MOST:
-            self._fold()
+        """Keeps what an update was, without waiting for the device."""
+        names = turn.suspects.terms
+        if self._updates and names == self._updates[-1][0]:
+            names = self._updates[-1][0]  # one list for all of them
+        self._updates.append((names, len(turn.reports)))
+        self._pieces += [turn.suspects.values, turn.gradient_norm.reshape(1)]
+        if len(self._pieces) > 2 * MOST:
+            self._pieces = [torch.cat(self._pieces)]
 
-    def _fold(self) -> None:
-        if not self._norms:
-            return
-        norms = torch.stack(self._norms).double()
-        fits = torch.stack(self._fits) if self._fits else norms.new_zeros(0)
-        self._norms, self._fits = [], []
-        fine, known = torch.isfinite(norms), torch.isfinite(fits)
-        norms, fits = torch.where(fine, norms, 0.0), torch.where(known, fits, 0.0)
-        clip = self.clip or torch.inf
-        found: dict[str, Tensor | float] = {
-            "updates": fine.sum().double(),
-            "norm_max": norms.amax(),
-            "clipped": (norms > clip).sum().double(),
-            "depth": (norms / clip).sum(),
-        }
-        if len(fits):
-            largest = torch.where(known, fits, -torch.inf).amax()
-            found |= {"fits": known.sum().double(), "fit": fits.sum(), "fit_max": largest}
-        for name, value in found.items():
-            before = self._sums.get(name)
-            self._sums[name] = value if before is None else _joined(name, before, value)
-
-    def sums(self) -> dict[str, Tensor | float]:
-        """What there is so far, on the device."""
-        self._fold()
+    def sums(self) -> dict[str, float]:
+        """What there is so far; waits for the device."""
+        if self._updates:
+            numbers = torch.cat(self._pieces).tolist()
+            updates, self._pieces, self._updates = self._updates, [], []
+            at, names, columns = 0, updates[0][0], self._columns(updates[0][0])
+            for told, passes in updates:
+                if told is not names:
+                    names, columns = told, self._columns(told)
+                end = at + len(told)
+                self._add(numbers[end], sum(numbers[at + column] for column in columns) / passes if columns else None)
+                at = end + 1
         return dict(self._sums)
+
+    def _columns(self, names: Sequence[str]) -> list[int]:
+        return [column for column, name in enumerate(names) if name in self.terms]
+
+    def _add(self, norm: float, fit: float | None) -> None:
+        sums = self._sums
+        fine = math.isfinite(norm)
+        norm, clip = norm if fine else 0.0, self.clip or math.inf
+        sums["updates"] = sums.get("updates", 0.0) + fine
+        sums["norm_max"] = max(sums.get("norm_max", 0.0), norm)
+        sums["clipped"] = sums.get("clipped", 0.0) + (norm > clip)
+        sums["depth"] = sums.get("depth", 0.0) + norm / clip
+        if fit is not None and math.isfinite(fit):
+            sums["fits"], sums["fit"] = sums.get("fits", 0.0) + 1.0, sums.get("fit", 0.0) + fit
+            sums["fit_max"] = max(sums.get("fit_max", -math.inf), fit)
 
     def restore(self, sums: Mapping[str, float]) -> None:
         """Goes on from what ``sums`` gave."""
-        self._fits, self._norms, self._sums = [], [], dict(sums)
+        self._pieces, self._updates, self._sums = [], [], dict(sums)
 
-    def numbers(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """What is logged of ``sums``, read from the device."""
+    def numbers(self) -> dict[str, float]:
+        """What is logged of the updates since the last call; waits for the device."""
+        sums = self.sums()
+        self._sums = {}
         found: dict[str, float] = {}
         if sums.get("fits", 0.0) > 0:
             found |= {"fit": sums["fit"] / sums["fits"], "fit_max": sums["fit_max"]}
@@ -97,10 +105,3 @@ class Window:
             if self.clip is not None:
                 found |= {"clip_active": sums["clipped"] / updates, "clip_depth": sums["depth"] / updates}
         return found
-
-
-def _joined(name: str, before: Tensor | float, value: Tensor | float) -> Tensor | float:
-    if name not in LARGEST:
-        return before + value
-    after: Any = torch.as_tensor(value)
-    return torch.maximum(torch.as_tensor(before, dtype=after.dtype, device=after.device), after)
