@@ -7,6 +7,8 @@ from smalti.diagnosis.history import View, mean, middle
 from smalti.diagnosis.rule import Rule, Sighting
 
 PULL = "train/generator/gradient_norm/adversarial"
+COLLAPSED = 5  # log steps over which distances of images are averaged: a batch has few
+ALIKE = 0.06  # distance of two made images over that of a made and a real one
 FIT = "train/generator/fit"
 
 
@@ -27,6 +29,8 @@ def _dead(view: View) -> Iterator[Sighting]:
             evidence = {"logits of real images": real, "of made ones": fake, "largest slope": slope}
             evidence |= {"relative change of weights an update": change}
             yield Sighting(subject=phase, evidence=evidence)
+    if view(PULL) > 0.0 and not view.critics:  # the generator listens, and nobody trains who speaks
+        yield Sighting(subject="discriminator", evidence={"its pull at the generator's last layer": view(PULL)})
 
 
 def _stands_still(view: View, at: str) -> bool:
@@ -46,10 +50,15 @@ def _wins(view: View) -> Iterator[Sighting]:
 
 
 def _collapsed(view: View) -> Iterator[Sighting]:
+    if math.isfinite(view(FIT)):
+        return  # what an autoencoder makes is as varied as what it sees
     for phase, at in view.critics:
-        diversity = view(f"{at}critic/diversity")
-        if diversity < 0.05 and not math.isfinite(view(FIT)):  # what an autoencoder makes is as varied as what it sees
-            evidence = {"distance of two made images over that of two real ones": diversity}
+        within, apart = (view.latest(f"{at}critic/{name}", COLLAPSED) for name in ("diversity", "apart"))
+        if min(len(within), len(apart)) == COLLAPSED and mean(within) < ALIKE * mean(apart):
+            evidence = {
+                "distance of two made images over that of two real ones": mean(within),
+                "distance of a made and a real one over the same": mean(apart),
+            }
             yield Sighting(subject=phase, evidence=evidence)
 
 
@@ -93,8 +102,9 @@ RULES = (
         "largest, for 100 updates and five log steps in a row (healthy runs of the zoo: 70 updates, early); a loss "
         "that may be negative, as Wasserstein's, says nothing of this",
         cause="the discriminator wins: it is always right and its loss is low, so the generator learns little",
-        change="lower optim.discriminator.lr, penalise its slope (a term r1 or gradient_penalty under "
-        "objective.discriminator), or augment its images (discriminator: {type: ada} or diff_augment)",
+        change="raise optim.generator.lr or lower optim.discriminator.lr, penalise its slope (a term r1 or "
+        "gradient_penalty under objective.discriminator), or augment its images (discriminator: {type: ada} or "
+        "diff_augment)",
     ),
     Rule(
         id="discriminator-dead",
@@ -102,8 +112,10 @@ RULES = (
         look=_dead,
         patience=5,
         threshold="mean logits below 0.001, a slope below 0.000001, or weights that change by less than 1e-5 of their "
-        "size in an update (healthy runs of the zoo: at least 6e-4), five log steps in a row",
-        cause="the discriminator says nothing: its logits are 0, the same whatever the image, or it does not learn",
+        "size in an update (healthy runs of the zoo: at least 6e-4), or no update at all while the generator listens, "
+        "five log steps in a row",
+        cause="the discriminator says nothing: its logits are 0, the same whatever the image, or it does not learn, as "
+        "before the start of its terms",
         change="raise optim.discriminator.lr, or let it train before the generator listens (start of the generator's "
         "adversarial term after that of the discriminator's)",
     ),
@@ -120,8 +132,10 @@ RULES = (
         id="mode-collapse",
         title="Mode collapse",
         look=_collapsed,
-        threshold="two made images are less than a twentieth as far apart as two real ones (healthy runs of the zoo: "
-        "at least 0.09, at their start); not where images are reconstructed, which are blurred at first and so alike",
+        threshold=f"two made images are less than {ALIKE} as far apart as a made and a real one, on average over "
+        f"{COLLAPSED} log steps (healthy runs of the zoo: at least 0.12, at their start; collapsed ones: 0.02 to "
+        "0.045): an untrained generator's images are alike, too, but near the mean of real ones, while those of a "
+        "collapsed one are far from all; not where images are reconstructed, which are blurred at first and so alike",
         cause="the made images hardly differ from each other (mode collapse)",
         change="go back to an earlier checkpoint and lower optim.generator.lr, or give the critic more updates (cycle)",
     ),
@@ -144,8 +158,8 @@ RULES = (
         threshold="the ratio of gradients above the clamp, three log steps in a row",
         cause="the adversary's gradient is next to nothing beside that of the references, so that the factor is "
         "whatever clamp says",
-        change="lower adaptive.clamp, a fixed weight in place of adaptive, or a discriminator that says more (its lr, "
-        "an earlier start of its terms)",
+        change="a discriminator that says more (its lr, an earlier start of its terms), a fixed weight in place of "
+        "adaptive, or adaptive.clamp: 10000, as usual, if it is smaller",
     ),
     Rule(
         id="batch-norm-under-slope",

@@ -6,6 +6,7 @@ from smalti.diagnosis.history import View, holds
 from smalti.diagnosis.rule import Rule, Sighting
 
 IMAGE = "train/image/"
+ONE_GREY_LEVEL = 2 / 255  # of images in [-1, 1]
 LEAST_LABELS = 512  # a second class of one in a hundred images stays unseen with probability 0.99^512 = 0.6 %
 
 
@@ -38,6 +39,12 @@ def _labels(view: View) -> Iterator[Sighting]:
     least, largest = view.low("train/label/min"), view.high("train/label/max")
     if view("train/label/seen") >= LEAST_LABELS and least == largest:
         yield Sighting(evidence={"label": least, "images seen": view("train/label/seen")})
+
+
+def _grey(view: View) -> Iterator[Sighting]:
+    colour = view.high(f"{IMAGE}colour")
+    if colour < ONE_GREY_LEVEL and view.low(f"{IMAGE}max") > view.low(f"{IMAGE}min"):
+        yield Sighting(evidence={"mean difference of channels": colour})
 
 
 def _teachers(view: View) -> Iterator[Sighting]:
@@ -73,6 +80,17 @@ RULES = (
         cause="images are empty, or all the same",
         change="data.source: look at what it gives (smalti reconstruct, sample pictures); data.transform: a crop that "
         "does not fall into borders",
+    ),
+    Rule(
+        id="grey-images",
+        title="Grey images in three channels",
+        look=_grey,
+        threshold="in no batch so far channels differed by as much as one grey level on average: JPEG of a photo in "
+        "black and white does not either",
+        cause="the images are grey, copied to three channels: a third of the network's numbers would say as much, and "
+        "distances and codes count everything three times",
+        change="image_channels: 1 in encoder, decoder and discriminator, and a source that gives grey images; leave it "
+        "where a pretrained network needs three channels",
     ),
     Rule(
         id="constant-labels",

@@ -122,8 +122,8 @@ class View:
     @cached_property
     def critics(self) -> list[tuple[str, str]]:
         """Name and beginning of the names of numbers, of each phase but the generator's."""
-        names = {name.split("/", 2)[1] for name in self.now if name.startswith("train/") and name.count("/") >= 2}
-        return [(name, f"train/{name}/") for name in sorted(names - {"generator"})]
+        names = [name for name, _ in self.between("train/", "/total") if "/" not in name and name != "generator"]
+        return [(name, f"train/{name}/") for name in sorted(names)]
 
 
 def mean(values: list[float]) -> float:

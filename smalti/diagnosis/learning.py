@@ -8,6 +8,8 @@ from smalti.diagnosis.rule import Rule, Sighting
 
 FIT = "train/generator/fit"
 SETTLED = 20  # updates after which a rate is judged
+LONG = 10  # log steps after which a loss that stands still is no chance
+FEW = 2  # images of a micro-batch, to a batch normalisation
 NEIGHBOURS = 3  # log steps before a spike, whose median is what is usual there
 
 
@@ -32,14 +34,37 @@ def _plateau(view: View) -> Iterator[Sighting]:
         yield Sighting(evidence=evidence)
 
 
+def _late(view: View) -> Iterator[Sighting]:
+    length = view.facts.number("engine.max_steps")
+    for player, options in (view.facts.get("optim") or {}).items():
+        warmup = options.get("warmup") if isinstance(options, dict) else None
+        if isinstance(warmup, int) and 0 < 0.5 * length < warmup:
+            yield Sighting(subject=player, evidence={"warmup": float(warmup), "updates of the run": length})
+
+
+def _restless(view: View) -> bool:
+    """Whether weights change by over 3 % an update for long, and the loss gets no better by it."""
+    rates, fits = view.latest("train/generator/update_ratio", LONG), view.latest(FIT, LONG)
+    if min(len(fits), len(rates)) < LONG or view.step < view.facts.warmup + 100:
+        return False
+    return min(rates) > 0.03 and min(fits[LONG // 2 :]) > 0.98 * min(fits[: LONG // 2]) > 0
+
+
 def _too_fast(view: View) -> Iterator[Sighting]:
     now, best, first = view(FIT), view.low(FIT), view.history.first[0].get(FIT, math.nan)
     rate, steepest = view("train/generator/update_ratio"), view.high("train/generator/update_ratio")
     thrown = steepest > 0.1 and now > 3.0 * first > 0
     undone = rate > 0.01 and now > 2.0 * best > 0 and now > 0.9 * first
-    if thrown or (view.step >= SETTLED and (rate > 0.1 or undone)):
+    if thrown or (view.step >= SETTLED and (rate > 0.1 or undone)) or _restless(view):
         evidence = {"relative change of weights an update": rate, "loss": now, "best": best, "at first": first}
         yield Sighting(subject="generator", evidence=evidence)
+
+
+def _few(view: View) -> Iterator[Sighting]:
+    size = view.facts.number("data.batch_size", math.nan)
+    for name, layers in view.between("train/", "/batch_norm"):
+        if size <= FEW:
+            yield Sighting(subject=name, evidence={"images": size, "batch normalisations": layers})
 
 
 def _clipped(view: View) -> Iterator[Sighting]:
@@ -104,9 +129,21 @@ RULES = (
         span=10,
         threshold="weights change by over a tenth of their size in an update (healthy runs of the zoo: at most 4 % "
         "after 20 updates); or by over a hundredth while the loss is twice its best and no better than at first; or "
-        "the loss is three times that of the untrained network, after an update that changed over a tenth",
+        "the loss is three times that of the untrained network, after an update that changed over a tenth; or for ten "
+        "log steps weights changed by over 3 % each time, and the later five were not 2 % better than those before",
         cause="updates overshoot: what one batch teaches, the next one undoes",
         change="optim.generator.lr: a third of it, optim.generator.warmup: 100, or a larger data.batch_size",
+    ),
+    Rule(
+        id="warmup-too-long",
+        title="The warm-up takes the run",
+        look=_late,
+        patience=1,
+        threshold="more than half of the run's updates are warm-up: the mean rate is below three quarters of lr, and "
+        "usual are 0.1 to 10 %",
+        cause="warmup counts updates, not epochs or images, or it was written for a longer run: it is hardly trained "
+        "at the rate that lr says",
+        change="optim.<phase>.warmup: a twentieth of engine.max_steps, or a longer run",
     ),
     Rule(
         id="clip-always",
@@ -116,6 +153,17 @@ RULES = (
         cause="clip is far below the usual norm: only the direction of gradients is left, and large and small errors "
         "weigh the same",
         change="optim.<phase>.clip: about the usual gradient_norm of the log",
+    ),
+    Rule(
+        id="batch-norm-few",
+        title="Batch normalisation over one or two images",
+        look=_few,
+        patience=1,
+        threshold="a batch normalisation that is trained on micro-batches of one or two images: what an image becomes "
+        "then depends on its neighbour, and not as in evaluation (Wu and He, arXiv:1803.08494: their error rises by a "
+        "tenth from 32 to 2 images)",
+        cause="means and deviations of one or two images are noise: training and evaluation are two networks",
+        change="norm: group in encoder, decoder and discriminator, or a larger data.batch_size (accumulate is none)",
     ),
     Rule(
         id="overfit",

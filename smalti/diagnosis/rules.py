@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-from smalti.diagnosis import adversary, codes, data, latents, learning, machine
+from smalti.diagnosis import adversary, codes, data, latents, learning, machine, tokens
 from smalti.diagnosis.rule import Rule
 
 RULES: tuple[Rule, ...] = (
     *data.RULES,
     *learning.RULES,
     *codes.RULES,
+    *tokens.RULES,
     *latents.RULES,
     *adversary.RULES,
     *machine.RULES,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.engine.diagnosis.safely import Safely
-from smalti.engine.diagnosis.signals import image_signals, latent_signals, planes_of, reach, update_ratio
+from smalti.engine.diagnosis.signals import image_signals, latent_signals, planes_of, reach, token_signals, update_ratio
 from smalti.engine.diagnostics import clipped_shares
 from smalti.engine.graphs import CudaRecorder, Replayer, kind_of, why_not
 from smalti.engine.health import Guard, Suspects
@@ -21,6 +21,7 @@ from smalti.engine.settings import GENERATOR, EngineSettings, PhaseOptimizer
 from smalti.objectives.phases import Phase
 from smalti.objectives.report import LossReport
 from smalti.objectives.weight import Clock
+from smalti.outputs import TokensOutput
 from smalti.registry import UserError
 
 FAKE = "fake of the generator"  # beside the columns of a batch
@@ -164,6 +165,9 @@ class Player:
             passes = len(batches) * self.runtime.world_size
             found |= self.safely("images", lambda: image_signals(batches[-1].get("image")))
             found |= self.safely("latents", lambda: latent_signals(output))
+            if isinstance(output, TokensOutput):
+                books = getattr(self.model, "codebooks", {})
+                found |= self.safely("tokens", lambda: token_signals(batches[-1].get("indices"), books))
             found |= self.safely("reach", lambda: reach(self._planes, output, updates, passes))
         return found
 

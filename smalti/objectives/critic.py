@@ -21,7 +21,8 @@ def critic_measures(judge: Callable[[Tensor], DiscriminatorOutput], real: Tensor
     Lipschitz constant of the critic; ``critic/slope_real``, ``_fake``, ``_between``: mean length of the critic's
     gradient there; ``critic/slope_max``: the largest of all, a lower bound of that constant;
     ``critic/estimate_per_slope``: the estimate divided by it; ``critic/accuracy_real``, ``_fake``: shares of logits on
-    the right side of 0; ``critic/diversity``: mean distance of two generated images over that of two real ones.
+    the right side of 0; ``critic/diversity``: mean distance of two generated images over that of two real ones;
+    ``critic/apart``: mean distance of a generated and a real image over the same.
     """
     if real.shape != fake.shape:
         return {}
@@ -41,6 +42,7 @@ def critic_measures(judge: Callable[[Tensor], DiscriminatorOutput], real: Tensor
         "critic/accuracy_real": (logits[0] > 0).to(real.dtype).mean(),
         "critic/accuracy_fake": (logits[1] < 0).to(real.dtype).mean(),
         "critic/diversity": spread(fake) / spread(real).clamp_min(1e-12),
+        "critic/apart": between_sets(fake, real) / spread(real).clamp_min(1e-12),
     }
 
 
@@ -84,3 +86,14 @@ def spread(images: Tensor) -> Tensor:
     if len(images) < 2:
         return images.new_zeros(())
     return torch.pdist(images[:MOST].detach().flatten(1)).mean()
+
+
+def between_sets(first: Tensor, second: Tensor) -> Tensor:
+    """Mean Euclidean distance of an image of one set (B, C, H, W) and one of another, a scalar.
+
+    Example:
+        >>> between_sets(torch.zeros(2, 1, 1, 1), torch.tensor([[[[1.0]]], [[[3.0]]]]))
+        tensor(2.)
+    """
+    one, other = (images[:MOST].detach().flatten(1) for images in (first, second))
+    return torch.cdist(one, other).mean()

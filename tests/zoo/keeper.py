@@ -1,18 +1,21 @@
 """Reads the zoo and runs its animals."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 import smalti
+from smalti.assembly.recipe import load_recipe
 from smalti.assembly.recipe import shipped as shipped_names
 from smalti.diagnosis import Finding
 from smalti.registry import UserError
 from smalti.report import findings_of, read_run
 
 HERE = Path(__file__).parent
+JUDGED = 60  # updates of a shipped recipe with a discriminator, which in the tiny forms begins at 50 at the latest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +27,14 @@ class Animal:
         base: stem of the healthy recipe in ``bases``.
         overrides: what is set on it.
         expect: the rule that must name it; None of a healthy one.
+        cure: what ``change`` of that rule recommends, set beside ``overrides``.
     """
 
     name: str
     base: str
     overrides: tuple[str, ...]
     expect: str | None
+    cure: tuple[str, ...] = ()
 
     @property
     def recipe(self) -> str | Path:
@@ -48,6 +53,10 @@ class Animal:
             return tuple(findings_of(read_run(folder)))
         return tuple(result.findings)
 
+    def cured(self) -> "Animal":
+        """The same with its cure."""
+        return replace(self, overrides=(*self.overrides, *self.cure))
+
 
 def sick() -> Iterator[Animal]:
     """The sick ones."""
@@ -61,17 +70,28 @@ def healthy() -> Iterator[Animal]:
 
 def shipped() -> Iterator[Animal]:
     """The tiny forms of the shipped recipes, healthy all of them."""
-    quick = ("engine.sample_every=0", "engine.checkpoint_every=0", "engine.log_every=10")
     for name in shipped_names():
-        yield Animal(name=f"tiny-{name}", base=f"tiny-{name}", overrides=quick, expect=None)
+        recipe = load_recipe(f"tiny-{name}")
+        steps = recipe.plain()["engine"]["max_steps"]
+        judged = recipe.plain().get("discriminator") is not None
+        quick = ["engine.sample_every=0", "engine.checkpoint_every=0", "engine.log_every=10"]
+        quick += ["validation=null"] if "validation" in recipe.sections else []  # too few of them for a rule
+        quick += [f"engine.max_steps={min(steps, JUDGED)}"] if judged else []
+        yield Animal(name=f"tiny-{name}", base=f"tiny-{name}", overrides=tuple(quick), expect=None)
 
 
 def _read(file: str) -> Iterator[Animal]:
     animals: Mapping[str, Mapping[str, object]] = yaml.safe_load((HERE / file).read_text())
     for name, row in animals.items():
-        given = row.get("set", [])
-        overrides = (given,) if isinstance(given, str) else tuple(given)  # type: ignore[arg-type]
         expect = row.get("expect")
         yield Animal(
-            name=name, base=str(row["base"]), overrides=overrides, expect=None if expect is None else str(expect)
+            name=name,
+            base=str(row["base"]),
+            overrides=_lines(row.get("set", [])),
+            expect=None if expect is None else str(expect),
+            cure=_lines(row.get("cure", [])),
         )
+
+
+def _lines(given: Any) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)

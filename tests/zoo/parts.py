@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from smalti.data import ImageSource
 from smalti.data.digits import Digits
+from smalti.data.photos import Photos
 from smalti.extractors import Extractor
 
 Part = Literal["train", "held_out", "all"]
@@ -54,6 +55,14 @@ class DarkDigits(Digits):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {**super().__getitem__(index), "image": super().__getitem__(index)["image"].point(lambda v: v // 4)}
+
+
+class GreyPhotos(Photos):
+    """Photos in black and white, in the three channels that a network of colours wants."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        item = super().__getitem__(index)
+        return {**item, "image": item["image"].convert("L").convert("RGB")}
 
 
 class Hoarding(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 
 from smalti.diagnosis import FILE, Diagnosis, Finding
 from smalti.engine.diagnosis.safely import Safely
-from smalti.engine.diagnosis.signals import distance, revivals, slopes_under_batch_norm
+from smalti.engine.diagnosis.signals import batch_normalised, distance, revivals, slopes_under_batch_norm
 from smalti.engine.diagnosis.surroundings import Clockwork, Labels, Teachers, is_told_labels, memory
 from smalti.engine.diagnosis.window import Window, compared_terms
 from smalti.engine.ema import EMA
@@ -61,7 +61,7 @@ class Doctor:
         self.initial = 1.0  # share of the weights before training in the averaged ones
         self._decay = 0.0
         fixed = self.safely("revival", lambda: revivals(model))
-        fixed |= self.safely("slopes", lambda: slopes_under_batch_norm(phases))
+        fixed |= self.safely("slopes", lambda: slopes_under_batch_norm(phases) | batch_normalised(phases))
         self._fixed = {f"train/{name}": value for name, value in fixed.items()}
 
     # What is noted at every step.
@@ -92,7 +92,9 @@ class Doctor:
         return found | {"data_wait": self.clockwork.share()} | memory(self.runtime.device)
 
     def _windows(self) -> dict[str, float]:
-        return {f"train/{n}/{key}": value for n, window in self.windows.items() for key, value in window.numbers().items()}
+        return {
+            f"train/{n}/{key}": value for n, window in self.windows.items() for key, value in window.numbers().items()
+        }
 
     def _averages(self) -> dict[str, Any]:
         if self.ema is None:

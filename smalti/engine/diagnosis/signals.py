@@ -24,8 +24,8 @@ def image_signals(image: Any) -> Numbers:
         return {}
     flat = image.flatten(1)
     low, high = flat.aminmax(dim=1)
-    scale, shift = (127.5, 1.0) if image.dtype == torch.uint8 else (1.0, 0.0)  # numbers, not pixels, are brought to range
-    pixels = flat.float()
+    scale, shift = (127.5, 1.0) if image.dtype == torch.uint8 else (1.0, 0.0)
+    pixels = flat.float()  # as they are: the few numbers below are brought to range, not all pixels
     found: Numbers = {
         "image/min": low.amin().float() / scale - shift,
         "image/max": high.amax().float() / scale - shift,
@@ -34,6 +34,30 @@ def image_signals(image: Any) -> Numbers:
     }
     if len(flat) > 1:
         found["image/difference"] = pixels.std(dim=0).mean() / scale
+    if image.shape[1] == 3:
+        colours = pixels.unflatten(1, image.shape[1:])
+        found["image/colour"] = colours.diff(dim=1).abs().mean() / scale
+    return found
+
+
+@torch.no_grad()
+def token_signals(indices: Any, codebooks: Mapping[str, int]) -> Numbers:
+    """``tokens/<codebook>/...`` of a batch of tokens (B, G, h, w), which a model of tokens predicts.
+
+    ``highest``: the largest index; ``different``: how many there are; ``distinct``: that, as a share of the codes that
+    so many tokens could fill; ``agree``: the share of places at which an image and the next one have the same token.
+    """
+    if not isinstance(indices, Tensor) or indices.ndim != 4 or indices.shape[1] != len(codebooks):
+        return {}
+    found: Numbers = {}
+    for plane, (name, size) in zip(indices.unbind(1), codebooks.items(), strict=True):
+        counts = torch.bincount(plane.flatten(), minlength=size)
+        at = f"tokens/{name}/"
+        found |= {f"{at}codes": float(size), f"{at}highest": plane.amax().float()}
+        different = (counts > 0).sum().float()
+        found |= {f"{at}different": different, f"{at}distinct": different / min(size, plane.numel())}
+        if len(plane) > 1:
+            found[f"{at}agree"] = (plane == plane.roll(1, 0)).float().mean()
     return found
 
 
@@ -193,12 +217,22 @@ def distance(shadow: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> 
     return {"ema/distance": _length(away) / _length(sizes).clamp_min(1e-30)} if away else {}
 
 
+def batch_normalised(phases: Mapping[str, Any]) -> dict[str, float]:
+    """``<phase>/batch_norm``: its batch normalisations, of each phase that has any."""
+    found = {name: len(_batch_norms(phase)) for name, phase in phases.items()}
+    return {f"{name}/batch_norm": float(count) for name, count in found.items() if count}
+
+
+def _batch_norms(phase: Any) -> list[nn.Module]:
+    return [part for part in phase.network.modules() if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d)]
+
+
 def slopes_under_batch_norm(phases: Mapping[str, Any]) -> dict[str, float]:
     """``<phase>/batch_norm_under_slope``: its batch normalisations, where a term asks for slopes of single samples."""
     found: dict[str, float] = {}
     for name, phase in phases.items():
         asks = any("discriminator" in term.reads for term in phase.terms)
-        layers = [part for part in phase.network.modules() if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d)]
+        layers = _batch_norms(phase)
         if name != "generator" and asks and layers:
             found[f"{name}/batch_norm_under_slope"] = float(len(layers))
     return found
