@@ -1,7 +1,8 @@
-"""The doctor, measured on the zoo: are sick recipes named, are healthy ones left in peace, what does it cost?
+"""The doctor, measured on the zoo: are sick recipes named, do cures help, are healthy ones left in peace, at what cost?
 
-python -m benchmarks.doctor                          # all of it; half an hour on two cores
+python -m benchmarks.doctor                          # all of it; an hour on two cores
 python -m benchmarks.doctor --only kl --no-shipped   # recipes of the zoo that hold a word
+python -m benchmarks.doctor --adversary-only         # held-out PSNR around the adversary's start, cure by cure
 python -m benchmarks.doctor --cost-only              # what a step costs with and without
 python -m benchmarks.doctor --runs runs/zoo --page   # runs that are there are read and not trained again;
                                                      # writes the tables into docs/doctor.md
@@ -20,7 +21,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from benchmarks.doctor_cost import Cost, cost_of
-from benchmarks.doctor_page import write_page
+from benchmarks.doctor_cures import Course, Cure, measure
+from benchmarks.doctor_page import Measured, write_page
 from smalti.config import read_yaml
 from smalti.diagnosis import Finding, replay
 from smalti.report import read_run
@@ -93,13 +95,20 @@ def run_all(jobs: Sequence[Job], workers: int) -> list[Outcome]:
     return outcomes
 
 
-def summary(sickly: Sequence[Outcome], hale: Sequence[Outcome]) -> list[str]:
+def summary(sickly: Sequence[Outcome], cured: Sequence[Outcome], hale: Sequence[Outcome]) -> list[str]:
     """The numbers that matter."""
     named = sum(outcome.named_at is not None for outcome in sickly)
+    well = sum(outcome.named_at is None and not outcome.trouble for outcome in cured)
+    quiet = sum(not outcome.findings and not outcome.trouble for outcome in cured)
     steps, alarms = sum(outcome.steps for outcome in hale), sum(len(outcome.findings) for outcome in hale)
     lines = []
     if sickly:
         lines.append(f"faults named within {WITHIN} updates: {named} of {len(sickly)} ({named / len(sickly):.1%})")
+    if cured:
+        lines.append(
+            f"no longer named with the cure that the rule recommends: {well} of {len(cured)}, and nothing else said "
+            f"of {quiet}"
+        )
     if steps:
         rate = 10_000 * alarms / steps
         lines.append(f"false alarms: {alarms} in {steps:,} updates of {len(hale)} healthy runs ({rate:.2f} in 10,000)")
@@ -114,24 +123,39 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--runs", type=Path, help="where runs are kept")
     parser.add_argument("--no-shipped", action="store_true", help="leave out the tiny forms of the shipped recipes")
+    parser.add_argument("--adversary-seeds", type=int, default=3, help="seeds of the cures for an adversary")
+    parser.add_argument("--adversary-only", action="store_true")
     parser.add_argument("--cost-only", action="store_true")
     parser.add_argument("--no-cost", action="store_true")
     parser.add_argument("--page", action="store_true", help="write the tables into docs/doctor.md")
     given = parser.parse_args()
-    sickly: list[Outcome] = []
-    hale: list[Outcome] = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = given.runs or Path(temporary)
-        if not given.cost_only:
-            sickly = run_all(jobs_of(sick(), 1, folder / "sick", given.only), given.workers)
-            hale = run_all(jobs_of(healthy(), given.seeds, folder / "healthy", given.only), given.workers)
-            if not given.no_shipped:
-                hale += run_all(jobs_of(shipped(), 1, folder / "shipped", given.only), given.workers)
-    costs: list[Cost] = [] if given.no_cost else [cost_of(recipe) for recipe in COSTLY]
-    lines = summary(sickly, hale) + [cost.line() for cost in costs]
-    print("\n".join(lines))
+        found = measured(given, given.runs or Path(temporary))
+    print("\n".join(found.lines))
     if given.page:
-        write_page(sickly, hale, lines)
+        write_page(found)
+
+
+def measured(given: argparse.Namespace, folder: Path) -> Measured:
+    """What was asked for, with runs in ``folder``."""
+    sickly: list[Outcome] = []
+    cured: list[Outcome] = []
+    hale: list[Outcome] = []
+    courses: list[tuple[Cure, list[Course]]] = []
+    if not (given.cost_only or given.adversary_only):
+        ill = list(sick())
+        sickly = run_all(jobs_of(ill, 1, folder / "sick", given.only), given.workers)
+        treated = [animal.cured() for animal in ill if animal.cure]
+        cured = run_all(jobs_of(treated, 1, folder / "cured", given.only), given.workers)
+        hale = run_all(jobs_of(healthy(), given.seeds, folder / "healthy", given.only), given.workers)
+        if not given.no_shipped:
+            hale += run_all(jobs_of(shipped(), 1, folder / "shipped", given.only), given.workers)
+    if not given.cost_only and not given.only:
+        courses = measure(folder / "adversary", given.adversary_seeds)
+    asked = not (given.no_cost or given.adversary_only)
+    costs: list[Cost] = [cost_of(recipe) for recipe in COSTLY] if asked else []
+    lines = summary(sickly, cured, hale) + [cost.line() for cost in costs]
+    return Measured(sickly=sickly, cured=cured, hale=hale, courses=courses, lines=lines)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from smalti.assembly.assemble import assemble
 from smalti.assembly.recipe import load_recipe
 from smalti.engine.trainer import Trainer
 
-BLOCKS = 24
+BLOCKS = 60
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from smalti.engine.diagnosis.safely import Safely
-from smalti.engine.diagnosis.signals import distance, image_signals, latent_signals, update_ratio
+from smalti.engine.diagnosis.signals import distance, image_signals, latent_signals, token_signals, update_ratio
 from smalti.engine.diagnosis.surroundings import Labels, Teachers
-from smalti.engine.diagnosis.window import Window
+from smalti.engine.diagnosis.window import MOST, Window
 from smalti.engine.ema import EMA
 from smalti.engine.settings import EMASettings
 from smalti.outputs import AutoencoderOutput, BottleneckOutput, DiagonalGaussian
@@ -47,6 +48,24 @@ def test_window_has_mean_and_largest_of_all_updates_and_reads_nothing(count: int
             "clip_depth": sum(norm / 2.0 for norm in norms) / count,
         }
     )
+
+
+class Counting(TorchDispatchMode):
+    """Counts what is asked of tensors."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_an_update_costs_no_operation_on_tensors() -> None:
+    window, one = Window(["a", "b"], clip=2.0), turn(1.0, 1.0)
+    with Counting() as counting:
+        for _ in range(MOST):
+            window.note(one)
+    assert counting.calls == 0
 
 
 def test_window_that_was_saved_goes_on_and_leaves_out_what_is_not_finite() -> None:
@@ -87,6 +106,22 @@ def test_images_are_measured_in_the_range_in_which_they_will_be_seen() -> None:
     raw = image_signals(bytes_.float())
     assert float(raw["image/max"]) == 255.0  # floats that nobody scaled
     assert image_signals(None) == image_signals(torch.zeros(3)) == {}
+
+
+def test_colour_is_how_much_channels_differ_on_average() -> None:
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    images[:, 0] = 51  # 0.4 of [-1, 1] from the second channel, which is the third
+    assert float(image_signals(images)["image/colour"]) == pytest.approx(0.2)
+    assert "image/colour" not in image_signals(images[:, :1])
+
+
+def test_tokens_tell_which_there_are_and_whether_images_agree() -> None:
+    tokens = torch.tensor([[0, 1, 2, 2], [0, 1, 2, 5]]).reshape(2, 1, 2, 2)
+    found = {name: float(value) for name, value in token_signals(tokens, {"look": 16}).items()}
+    at = "tokens/look/"
+    wanted = {f"{at}codes": 16.0, f"{at}highest": 5.0, f"{at}different": 4.0, f"{at}distinct": 0.5, f"{at}agree": 0.75}
+    assert found == wanted
+    assert token_signals(None, {"look": 16}) == token_signals(tokens, {"look": 16, "more": 2}) == {}
 
 
 def test_latents_tell_their_kl_and_which_channels_are_in_use() -> None:

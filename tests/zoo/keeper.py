@@ -1,6 +1,6 @@
 """Reads the zoo and runs its animals."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,9 @@ def healthy() -> Iterator[Animal]:
     yield from _read("healthy.yaml")
 
 
-def shipped() -> Iterator[Animal]:
-    """The tiny forms of the shipped recipes, healthy all of them."""
-    for name in shipped_names():
+def shipped(names: Sequence[str] = ()) -> Iterator[Animal]:
+    """The tiny forms of the shipped recipes, healthy all of them; of ``names``, or of all."""
+    for name in names or shipped_names():
         recipe = load_recipe(f"tiny-{name}")
         steps = recipe.plain()["engine"]["max_steps"]
         judged = recipe.plain().get("discriminator") is not None

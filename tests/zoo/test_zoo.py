@@ -9,11 +9,12 @@ import yaml
 from benchmarks.doctor_page import PAGE, put, rules_section
 from smalti.assembly.assemble import assemble
 from smalti.assembly.recipe import load_recipe
+from smalti.assembly.recipe import shipped as shipped_names
 from smalti.diagnosis import FILE, all_rules, replay
 from smalti.engine.trainer import Trainer
 from smalti.engine.turn import Turn
 from smalti.report import read_run
-from tests.zoo.keeper import HERE, Animal, healthy, sick
+from tests.zoo.keeper import HERE, Animal, healthy, shipped, sick
 
 SICK, HEALTHY = list(sick()), list(healthy())
 QUICK = {"posterior", "nan-term"}
@@ -33,11 +34,13 @@ def test_every_rule_has_an_animal_and_every_animal_a_rule() -> None:
 def test_sick_ones_differ_from_a_healthy_one_by_one_value() -> None:
     assert {animal.base for animal in SICK} <= {animal.base for animal in HEALTHY if not animal.overrides}
     assert [animal.name for animal in SICK if len(animal.overrides) != 1] == []
+    assert [animal.name for animal in SICK if not 1 <= len(animal.cure) <= 2] == []
 
 
 @pytest.mark.parametrize("animal", [*SICK, *HEALTHY], ids=lambda animal: animal.name)
 def test_recipe_can_be_read(animal: Animal) -> None:
     load_recipe(animal.recipe, animal.overrides)
+    load_recipe(animal.recipe, animal.cured().overrides)
 
 
 def cases(animals: list[Animal], quick: set[str]) -> list[object]:
@@ -51,6 +54,19 @@ def test_sick_one_is_named(animal: Animal, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("animal", cases(HEALTHY, QUICK_HEALTHY))
 def test_healthy_one_is_left_in_peace(animal: Animal, tmp_path: Path) -> None:
+    assert [finding.line() for finding in animal.run(tmp_path / "run")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("animal", [a.cured() for a in SICK], ids=lambda animal: animal.name)
+def test_what_its_rule_recommends_cures_it(animal: Animal, tmp_path: Path) -> None:
+    assert animal.expect not in {finding.id for finding in animal.run(tmp_path / "run")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", shipped_names())
+def test_tiny_form_of_a_shipped_recipe_is_left_in_peace(name: str, tmp_path: Path) -> None:
+    (animal,) = shipped([name])
     assert [finding.line() for finding in animal.run(tmp_path / "run")] == []
 
 

@@ -55,14 +55,14 @@ class Window:
         if self._updates and names == self._updates[-1][0]:
             names = self._updates[-1][0]  # one list for all of them
         self._updates.append((names, len(turn.reports)))
-        self._pieces += [turn.suspects.values, turn.gradient_norm.reshape(1)]
+        self._pieces += [turn.suspects.values, turn.gradient_norm]
         if len(self._pieces) > 2 * MOST:
-            self._pieces = [torch.cat(self._pieces)]
+            self._pieces = [self._joined()]
 
     def sums(self) -> dict[str, float]:
         """What there is so far; waits for the device."""
         if self._updates:
-            numbers = torch.cat(self._pieces).tolist()
+            numbers = self._joined().tolist()
             updates, self._pieces, self._updates = self._updates, [], []
             at, names, columns = 0, updates[0][0], self._columns(updates[0][0])
             for told, passes in updates:
@@ -72,6 +72,9 @@ class Window:
                 self._add(numbers[end], sum(numbers[at + column] for column in columns) / passes if columns else None)
                 at = end + 1
         return dict(self._sums)
+
+    def _joined(self) -> Tensor:
+        return torch.cat([piece.reshape(-1) for piece in self._pieces])
 
     def _columns(self, names: Sequence[str]) -> list[int]:
         return [column for column, name in enumerate(names) if name in self.terms]
