@@ -35,7 +35,12 @@ class Cure:
     def overrides(self) -> tuple[str, ...]:
         """What is set on the zoo's ``vqgan``."""
         if self.generator is None:
-            return ("objective.generator.adversarial=null", "objective.discriminator=null", "discriminator=null")
+            return (
+                "objective.generator.adversarial=null",
+                "objective.discriminator=null",
+                "discriminator=null",
+                "optim.discriminator=null",
+            )
         return (
             f"objective.generator.adversarial={{type: hinge, {self.generator}}}",
             f"objective.discriminator.adversarial.start={self.discriminator}",
