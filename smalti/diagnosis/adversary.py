@@ -134,7 +134,7 @@ RULES = (
         look=_collapsed,
         threshold=f"two made images are less than {ALIKE} as far apart as a made and a real one, on average over "
         f"{COLLAPSED} log steps (healthy runs: at least 0.10, at their start; collapsed ones: 0.025 to 0.045): an "
-        "untrained generator's images are alike, too, but near the mean of real ones, while those of a collapsed one are "
+        "untrained generator's images are alike, too, but near the mean of real ones, those of a collapsed one are "
         "far from all; not where images are reconstructed, which are blurred at first and so alike",
         cause="the made images hardly differ from each other (mode collapse)",
         change="go back to an earlier checkpoint and lower optim.generator.lr, or give the critic more updates (cycle)",
