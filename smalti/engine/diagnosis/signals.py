@@ -35,7 +35,7 @@ def image_signals(image: Any) -> Numbers:
     if len(flat) > 1:
         found["image/difference"] = pixels.std(dim=0).mean() / scale
     if image.shape[1] == 3:
-        colours = pixels.unflatten(1, image.shape[1:])
+        colours = pixels.reshape(image.shape)
         found["image/colour"] = colours.diff(dim=1).abs().mean() / scale
     return found
 
