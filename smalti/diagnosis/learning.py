@@ -138,7 +138,6 @@ RULES = (
         id="warmup-too-long",
         title="The warm-up takes the run",
         look=_late,
-        patience=1,
         threshold="more than half of the run's updates are warm-up: the mean rate is below three quarters of lr, and "
         "usual are 0.1 to 10 %",
         cause="warmup counts updates, not epochs or images, or it was written for a longer run: it is hardly trained "
@@ -158,7 +157,6 @@ RULES = (
         id="batch-norm-few",
         title="Batch normalisation over one or two images",
         look=_few,
-        patience=1,
         threshold="a batch normalisation that is trained on micro-batches of one or two images: what an image becomes "
         "then depends on its neighbour, and not as in evaluation (Wu and He, arXiv:1803.08494: their error rises by a "
         "tenth from 32 to 2 images)",
