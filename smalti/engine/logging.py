@@ -40,16 +40,15 @@ def flatten_reports(reports: Sequence[LossReport]) -> Record:
 
 def to_host(values: Mapping[str, Tensor | float]) -> dict[str, float]:
     """The scalars as Python numbers, with one transfer from each device that they lie on."""
-    read: dict[str, float] = {}
+    found = {name: value if isinstance(value, Tensor) else float(value) for name, value in values.items()}
     places: dict[torch.device, dict[str, Tensor]] = {}
-    for name, value in values.items():
-        if isinstance(value, Tensor) and value.device.type != "cpu":
+    for name, value in found.items():
+        if isinstance(value, Tensor):
             places.setdefault(value.device, {})[name] = value.detach().reshape(()).to(torch.float64)
-        else:
-            read[name] = float(value.item()) if isinstance(value, Tensor) else float(value)
+    read: dict[str, float] = {}
     for tensors in places.values():
         read |= dict(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
-    return {name: read[name] for name in values}
+    return {name: read[name] if isinstance(value, Tensor) else value for name, value in found.items()}
 
 
 def codebook_usage(model: nn.Module) -> dict[str, float]:
