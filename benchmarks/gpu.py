@@ -45,6 +45,7 @@ PARTS = (
     Part(name="quickstart", limit=45, kept=25),
     Part(name="tests", limit=90, kept=40),
     Part(name="step-frozen", limit=90, kept=0),
+    Part(name="suite", limit=90, kept=0),
 )
 
 
@@ -121,14 +122,16 @@ def table(results: dict[str, Any], options: argparse.Namespace) -> str:
     lines += [_step_row(name, part["step"]) for name, part in found.items() if "step" in part]
     lines += ["", "| kernel | ms | against | error | path |", "|---|---|---|---|---|"]
     lines += [_kernel_row(name, row) for name, row in found.get("kernels", {}).items()]
-    lines += ["", "| quickstart | images/s | ms |", "|---|---|---|"]
+    lines += ["", "| quickstart | images/s | ms | updates as graphs |", "|---|---|---|---|"]
     lines += [
-        f"| {name} | {row['images_per_second']:,.0f} | {row['milliseconds']:.2f} |"
+        f"| {name} | {row['images_per_second']:,.0f} | {row['milliseconds']:.2f} | "
+        f"{'; '.join(f'{player}: {how}' for player, how in row['graphs'].items())} |"
         for name, row in found.get("quickstart", {}).items()
     ]
-    tests = found.get("tests", {})
-    lines += ["", f"Tests of the GPU: {tests.get('passed', 0)} passed, {tests.get('failed', 0)} failed."]
-    lines += [f"* {line}" for line in tests.get("failures", [])]
+    for name, what in (("tests", "Tests of the GPU"), ("suite", "Trainings of the suite on this device")):
+        tests = found.get(name, {})
+        lines += ["", f"{what}: {tests.get('passed', 0)} passed, {tests.get('failed', 0)} failed."]
+        lines += [f"* {line}" for line in tests.get("failures", [])]
     ended = {name: result["ended"] for name, result in results.items() if result["ended"] != "done"}
     lines += ["", *(f"{name}: {how}." for name, how in ended.items())]
     return "\n".join(lines).rstrip() + "\n"

@@ -209,8 +209,25 @@ def quickstart(found: Found, device: torch.device, tiny: bool) -> None:
         found.put(f"graphs {graphs}", asdict(report))
 
 
+# Where most that failed on a GPU before is: resumption, equal runs, trajectories, averages; first what is short.
+AT_RISK = ("gan/test_trajectories.py", "engine/test_loop.py", "engine/test_resume.py", "generate", "engine", "gan")
+
+
 def tests(found: Found, device: torch.device, tiny: bool) -> None:
     """What only a GPU can show: by pytest, or the laws alone where there is none."""
+    chosen = ["-m", "gpu"] if device.type == "cuda" else ["-m", "not slow"]
+    counted(found, lambda note: run_pytest(note, device, [*chosen, str(ROOT / "tests" / "gpu")]), device)
+
+
+def suite(found: Found, device: torch.device, tiny: bool) -> None:
+    """The tests that train, on the device, as many as the time allows; nothing where there is no pytest."""
+    places = [str(ROOT / "tests" / place) for place in (AT_RISK[:1] if tiny else AT_RISK)]
+    words = ["-m", "not slow and not gpu", *(["-k", "gp_adam and float32"] if tiny else []), *places]
+    counted(found, lambda note: run_pytest(note, device, words), None)
+
+
+def counted(found: Found, run: Callable[[Callable[[str, str, str], None]], None], alone: torch.device | None) -> None:
+    """Writes each outcome as it is known; without pytest the laws run, on ``alone``, if it is given."""
     counts = {"passed": 0, "failed": 0, "skipped": 0, "failures": []}
 
     def note(name: str, outcome: str, told: str) -> None:
@@ -220,10 +237,10 @@ def tests(found: Found, device: torch.device, tiny: bool) -> None:
         for key, value in counts.items():
             found.put(key, value)
 
-    if importlib.util.find_spec("pytest") is None:
-        run_laws(note, device)
-    else:
-        run_pytest(note, device)
+    if importlib.util.find_spec("pytest") is not None:
+        run(note)
+    elif alone is not None:
+        run_laws(note, alone)
     if counts["failed"]:
         raise SystemExit(1)
 
@@ -242,7 +259,7 @@ def run_laws(note: Callable[[str, str, str], None], device: torch.device) -> Non
                 note(name, "failed", f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}")
 
 
-def run_pytest(note: Callable[[str, str, str], None], device: torch.device) -> None:
+def run_pytest(note: Callable[[str, str, str], None], device: torch.device, chosen: list[str]) -> None:
     import pytest
 
     class Gather:
@@ -251,8 +268,7 @@ def run_pytest(note: Callable[[str, str, str], None], device: torch.device) -> N
                 last = str(report.longrepr).strip().splitlines()[-1:] if report.failed else [""]
                 note(report.nodeid, report.outcome, last[0])
 
-    chosen = ["-m", "gpu"] if device.type == "cuda" else ["-m", "not slow"]
-    words = ["-q", "-p", "no:cacheprovider", "--device", device.type, *chosen, str(ROOT / "tests" / "gpu")]
+    words = ["-q", "-p", "no:cacheprovider", "--device", device.type, *chosen]
     pytest.main(words, plugins=[Gather()])
 
 
@@ -280,6 +296,7 @@ def main() -> None:
         "kernels": kernels,
         "quickstart": quickstart,
         "tests": tests,
+        "suite": suite,
         **{name: lambda *given, name=name: step(name, *given) for name in STEPS},
     }
     parser.add_argument("part", choices=parts)

@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smalti.bench.flops import Operations
 from smalti.bench.kernels import Kernel, by_kind, profiled
@@ -15,6 +15,8 @@ from smalti.writing import to_json
 
 if TYPE_CHECKING:
     import torch
+
+    from smalti.engine.graphs import Replayer
 
 LARGEST = 10  # kernels that are shown
 WARM_UP = 2
@@ -41,6 +43,7 @@ class StepReport:
         convolution_tflops: what a 3x3 convolution reaches.
         classes: class of kernels -> milliseconds and share in a profile of one step.
         kernels: the longest ten.
+        graphs: player -> how often its update was recorded and replayed as a CUDA graph, or why it was not.
     """
 
     recipe: str
@@ -57,6 +60,7 @@ class StepReport:
     convolution_tflops: float
     classes: dict[str, tuple[float, float]] = field(default_factory=dict)
     kernels: list[Kernel] = field(default_factory=list)
+    graphs: dict[str, str] = field(default_factory=dict)
 
 
 def measure_recipe(
@@ -147,7 +151,12 @@ def _report(
         convolution_tflops=convolution,
         classes=by_kind(kernels),
         kernels=kernels[:LARGEST],
+        graphs={name: _graphs(player.replayer) for name, player in step.players.items()},
     )
+
+
+def _graphs(replayer: "Replayer[Any]") -> str:
+    return replayer.reason or f"recorded {replayer.recordings} x, replayed {replayer.replays} x"
 
 
 def _wall(run: Callable[[], object], device: "torch.device") -> float:
