@@ -28,6 +28,10 @@ LONGEST_PATH = 255
 class UserError(ValueError):
     """Something the user can mend: a recipe, a path, a file. Shown without a traceback, exit code 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the message, as the command line does."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class Part:
     """Base of everything a recipe can build; it remembers the arguments it was constructed with.

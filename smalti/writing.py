@@ -106,10 +106,13 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def html_table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
-    """A table for a notebook or a page; all text is escaped.
+NAME = ' style="text-align: left"'  # notebooks put all cells to the right, as numbers should be
 
-    >>> html_table(["", "psnr"], [["a<b", "20"]])
+
+def html_table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
+    """A table for a notebook or a page, its first column of names; all text is escaped.
+
+    >>> html_table(["", "psnr"], [["a<b", "20"]]).replace(NAME, "")
     '<table><tr><th></th><th>psnr</th></tr><tr><td>a&lt;b</td><td>20</td></tr></table>'
     """
     lines = [_html_row("th", header), *(_html_row("td", row) for row in rows)]
@@ -118,4 +121,5 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[str]], caption: st
 
 
 def _html_row(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+    marks = (f"<{tag}{'' if place else NAME}>{escape(cell)}</{tag}>" for place, cell in enumerate(cells))
+    return f"<tr>{''.join(marks)}</tr>"

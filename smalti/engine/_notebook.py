@@ -72,7 +72,7 @@ class Notebook:
         if newest is None:
             return ""
         data = base64.b64encode(newest.read_bytes()).decode("ascii")
-        title = escape(newest.stem)
+        title = f"step {int(newest.stem)}" if newest.stem.isdigit() else escape(newest.stem)
         return (
             f'<figure><img src="data:image/png;base64,{data}" alt="{title}"><figcaption>{title}</figcaption></figure>'
         )

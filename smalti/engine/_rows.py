@@ -6,6 +6,7 @@ from typing import Any
 
 TERM_COLUMNS = ("raw", "weight", "weighted")
 ACTIVE = "active"
+UNSEEN = {"reachable", "reachable_share", "revival_patience"}  # what rules of the doctor need and no person reads
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def _codebooks(record: Mapping[str, Any]) -> Iterator[Section]:
     for name, value in record.items():
         if name.startswith(start):
             book, _, key = name.removeprefix(start).rpartition("/")
+            if key in UNSEEN:
+                continue
             found.setdefault(book, {})[key] = value
     if found:
         header = tuple(dict.fromkeys(key for values in found.values() for key in values))

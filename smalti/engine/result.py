@@ -32,7 +32,8 @@ class RunResult:
         """What a notebook shows of it: the numbers, and where the run lies."""
         ended = "finished" if self.finished else "stopped, it can be resumed"
         rows = [[name, number(value) if isinstance(value, float) else str(value)] for name, value in self._numbers()]
-        return html_table(["", f"step {self.step}, {ended}"], [*rows, ["folder", str(self.folder)]])
+        found = [[f"doctor: {finding.id}", finding.cause] for finding in self.findings]
+        return html_table(["", f"step {self.step}, {ended}"], [*rows, *found, ["folder", str(self.folder)]])
 
     def _numbers(self) -> list[tuple[str, Any]]:
         return [(name, value) for name, value in self.evaluation.items() if isinstance(value, (int, float, str))]

@@ -92,7 +92,9 @@ class RunFolder:
     ) -> None:
         holds_something = any(not _is_passing(entry) for entry in self.path.iterdir())
         if holds_something and not resume:
-            raise UserError(f"{self.path} is not empty: resume the run in it (--resume), or choose another folder")
+            raise UserError(
+                f"{self.path} is not empty: resume it (--resume, in Python resume=True), or choose another folder"
+            )
         if holds_something and not self.recipe.is_file() and not self.checkpoints.is_dir():
             raise UserError(f"{self.path} is not empty and holds no run to resume")
         if self.recipe.is_file() and recipe is not None:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,6 +14,13 @@ from torch import Tensor, nn
 from smalti import __version__
 from smalti.config import ConfigError, build, config_of, read_json, read_text, require_registered
 from smalti.models._earlier import renamed, upgraded
+from smalti.models._hub import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    hf_hub_download,
+)
 from smalti.nn.budget import within_budget
 from smalti.nn.meta import is_of_meta, on_meta_device
 from smalti.registry import UserError

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Self
 
-from huggingface_hub import PyTorchModelHubMixin
-
 from smalti.config.places import local
 from smalti.models import Model
 from smalti.models._checkpoint import find_checkpoint
+from smalti.models._hub import PyTorchModelHubMixin
 from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, load_model, save_model
 
 
