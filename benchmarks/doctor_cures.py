@@ -10,10 +10,12 @@ from tests.zoo.keeper import Animal
 
 STEPS, START, AROUND = 200, 80, 60
 WEIGHT = 30.0
-PHOTO = "{data: {source: {type: photos, include: [chelsea]}, transform: {size: 128, crop: center}, batch_size: 1}, "
+HELD_OUT = "[astronaut, chelsea, coffee, rocket]"
+PHOTOS = f"{{source: {{type: photos, include: {HELD_OUT}}}, transform: {{size: 128, crop: center}}, batch_size: 4}}"
 SETTINGS = (
     f"engine.max_steps={STEPS}",
-    f"validation={PHOTO}every: 10, metrics: [psnr]}}",
+    f"data.source.exclude={HELD_OUT}",
+    f"validation={{data: {PHOTOS}, every: 10, metrics: [psnr]}}",
 )
 PLATEAU = "{when: plateau, window: 20, improvement: 0.02, after: 40, latest: 120}"
 

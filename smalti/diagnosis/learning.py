@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 
 from smalti.diagnosis.history import View, holds, middle
 from smalti.diagnosis.rule import Rule, Sighting
@@ -10,7 +11,7 @@ FIT = "train/generator/fit"
 SETTLED = 20  # updates after which a rate is judged
 LONG = 10  # log steps after which a loss that stands still is no chance
 FEW = 2  # images of a micro-batch, to a batch normalisation
-NEIGHBOURS = 3  # log steps before a spike, whose median is what is usual there
+NEIGHBOURS = 3  # log steps before a spike, or validations, whose median is what is usual there
 
 
 def _spikes(view: View) -> Iterator[Sighting]:
@@ -75,16 +76,14 @@ def _clipped(view: View) -> Iterator[Sighting]:
 
 
 def _overfit(view: View) -> Iterator[Sighting]:
-    measured = [record for record in view.history.measured if "val/generator/fit" in record]
-    values = [record["val/generator/fit"] for record in measured]
-    if len(values) < 4 or not min(values) > 0:
+    values = [record["val/generator/fit"] for record in view.history.measured if "val/generator/fit" in record]
+    if len(values) < 2 + NEIGHBOURS or not min(values) > 0:
         return
-    best = values.index(min(values))
-    now, trained = values[-1], view(FIT)
+    best, now, trained = min(values[:-NEIGHBOURS]), min(values[-NEIGHBOURS:]), view(FIT)
+    noise = middle([abs(later - value) for value, later in pairwise(values)])
     since = [record[FIT] for record in view.history.recent if FIT in record]
-    if len(values) - best >= 3 and now > 1.1 * values[best] and trained <= 1.02 * min(since) * 1.1 and trained < now:
-        evidence = {"held-out": now, "at its best": values[best], "in training": trained}
-        yield Sighting(evidence=evidence)
+    if now > max(1.1 * best, best + 3.0 * noise) and trained <= 1.02 * min(since) * 1.1 and trained < now:
+        yield Sighting(evidence={"held-out": now, "at its best": best, "in training": trained})
 
 
 def _lagging(view: View) -> Iterator[Sighting]:
@@ -168,8 +167,8 @@ RULES = (
         title="Validation drifts from training",
         look=_overfit,
         patience=2,
-        threshold="the held-out loss is a tenth above its best of at least three validations ago, while that of "
-        "training is at its best",
+        threshold="the held-out loss of three validations in a row is a tenth above its best before them, and above it by "
+        "more than three times what it usually changes from one to the next, while that of training is at its best",
         cause="the model learns its images by heart",
         change="more images, data.transform: {crop: random, flip: true}, a smaller model, weight_decay; validation."
         "monitor keeps the best",

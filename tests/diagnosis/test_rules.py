@@ -76,6 +76,11 @@ CASES: list[tuple[str, Changes, Changes]] = [
         {"val/generator/fit": lambda step: 0.5 + 0.004 * abs(step - 60)},
         {"val/generator/fit": lambda step: 0.5 + 0.0002 * abs(step - 60)},
     ),
+    (  # a few held-out images: what rises is less than what changes from one validation to the next
+        "overfit",
+        {"val/generator/fit": lambda step: 0.5 + 0.004 * abs(step - 60)},
+        {"val/generator/fit": lambda step: 0.5 + 0.3 * (step * 7 % 11) / 10},
+    ),
     ("ema-lags", averaged(0.999), averaged(0.997)),  # 0.999^1000 = 0.37, 0.997^1000 = 0.05
     ("codebook-collapse", {f"{BOOK}perplexity": 1.5}, {f"{BOOK}perplexity": 2.5}),
     ("usage-shrinking", {f"{BOOK}perplexity": lambda step: 50 * 0.99**step}, {f"{BOOK}perplexity": late(50, 30)}),

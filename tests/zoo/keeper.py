@@ -51,6 +51,8 @@ class Animal:
             if not (folder / "metrics.jsonl").is_file():
                 raise
             return tuple(findings_of(read_run(folder)))
+        if not result.finished:
+            raise InterruptedError(f"{folder.name} was stopped at step {result.step}")
         return tuple(result.findings)
 
     def cured(self) -> "Animal":
