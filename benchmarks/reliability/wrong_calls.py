@@ -401,7 +401,6 @@ doctor photos
 doctor text.txt
 doctor empty
 doctor latin
-doctor damaged-diagnosis
 doctor run run
 doctor run --recipe tiny.yaml
 doctor run --data photos
@@ -481,7 +480,7 @@ def prepare(folder: Path) -> None:
 
 
 def _damage_runs() -> None:
-    for name in ("stopped", "damaged", "broken-config", "latin", "damaged-diagnosis"):
+    for name in ("stopped", "damaged", "broken-config", "latin"):
         shutil.copytree("run", name)
     shutil.rmtree("stopped/model")
     for state in Path("damaged").glob("checkpoints/*/state.pt"):
@@ -489,7 +488,6 @@ def _damage_runs() -> None:
     weights = Path("damaged/model/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-3])
     Path("broken-config/model/config.json").write_text("{")
-    Path("damaged-diagnosis/diagnosis.jsonl").write_text('{"id": 3}\nwords\n', encoding="utf-8")
     Path("latin/metrics.jsonl").write_bytes(b"\xe9\xff\n")
     Path("latin/recipe.yaml").write_bytes(b"model: \xe9\n")
 

@@ -167,8 +167,9 @@ RULES = (
         title="Validation drifts from training",
         look=_overfit,
         patience=2,
-        threshold="the held-out loss of three validations in a row is a tenth above its best before them, and above it by "
-        "more than three times what it usually changes from one to the next, while that of training is at its best",
+        threshold="the held-out loss of three validations in a row is a tenth above its best before them, and "
+        "above it by more than three times what it usually changes from one to the next, while that of "
+        "training is at its best",
         cause="the model learns its images by heart",
         change="more images, data.transform: {crop: random, flip: true}, a smaller model, weight_decay; validation."
         "monitor keeps the best",
