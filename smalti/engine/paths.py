@@ -36,7 +36,7 @@ def paths_of(
     last = memory_format is torch.channels_last
     found = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": settings.precision,
+        "precision": settings.precision + _emulated(settings.precision, device),
         "frozen networks": "bf16" if settings.frozen == "auto" and settings.precision == "bf16" else "float32 weights",
         "memory format": "channels_last" if last else "contiguous",
         "compiled": ", ".join(settings.compile) or "nothing",
@@ -52,6 +52,21 @@ def paths_of(
     else:
         found |= {f"graphs of the {name}": "auto" if why is None else f"off ({why})" for name, why in graphs.items()}
     return found
+
+
+def _emulated(precision: str, device: torch.device) -> str:
+    """A remark where numbers of 16 bits are computed by way of others, far slower than those of 32."""
+    if precision != "bf16" or device.type != "cpu" or has_bf16():
+        return ""
+    return " (emulated: this CPU has no bf16, and fp32 is many times faster)"
+
+
+def has_bf16() -> bool:
+    """Whether convolutions of bf16 are fast on this CPU; true where torch cannot tell."""
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return True
 
 
 def line_of(paths: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from smalti.engine import paths
 from smalti.engine.paths import detours, line_of, paths_of, told_before
 from smalti.engine.settings import EngineSettings
 from smalti.nn import _triton_ready, group_norm
@@ -21,7 +22,8 @@ def of(**settings: Any) -> dict[str, str]:
     return paths_of(tiny_model("codes"), made, CPU, memory, {"generator": None, "discriminator": "it waits"})
 
 
-def test_what_is_said() -> None:
+def test_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "has_bf16", lambda: True)
     assert of() == {
         "device": "cpu",
         "precision": "fp32",
@@ -43,18 +45,25 @@ def test_what_is_said() -> None:
     assert of(frozen="auto")["frozen networks"] == "float32 weights"
 
 
+def test_bf16_that_a_cpu_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(paths.has_bf16(), bool)
+    monkeypatch.setattr(paths, "has_bf16", lambda: False)
+    assert of(precision="bf16")["precision"].startswith("bf16 (emulated")
+    assert of()["precision"] == "fp32"
+
+
 def test_a_slow_way_on_a_gpu_is_warned_of_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_triton_ready, "is_gpu", lambda device: True)
     monkeypatch.setattr(_triton_ready, "_why_not_at_all", lambda work, device: "triton is not installed")
     monkeypatch.setattr(group_norm, "_why_not", lambda device: "a trial gave wrong numbers")
-    paths = of(channels_last=True)
-    assert paths["soft assignment, 4 channels"] == "eager (triton is not installed)"
-    assert paths["group norm"] == "torch (a trial gave wrong numbers)"
+    found = of(channels_last=True)
+    assert found["soft assignment, 4 channels"] == "eager (triton is not installed)"
+    assert found["group norm"] == "torch (a trial gave wrong numbers)"
     assert of()["group norm"] == "torch (images are contiguous)"
     assert of(precision="fp64", channels_last=True)["group norm"] == "torch (the kernel has no float64)"
     cuda = torch.device("cuda")
-    assert detours(paths, CPU) == []
-    assert detours(paths, cuda) == [
+    assert detours(found, CPU) == []
+    assert detours(found, cuda) == [
         "soft assignment, 4 channels: eager (triton is not installed), where a GPU has something faster",
         "group norm: torch (a trial gave wrong numbers), where a GPU has something faster",
     ]
