@@ -1,9 +1,9 @@
 """Models that can be saved, shared on the Hugging Face Hub, and loaded again."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from smalti.config.places import local
+from smalti.config.places import local, to_write
 from smalti.models import Model
 from smalti.models._checkpoint import find_checkpoint
 from smalti.models._hub import PyTorchModelHubMixin
@@ -12,6 +12,21 @@ from smalti.models._pretrained import CONFIG, WEIGHTS, fetch, load_model, save_m
 
 class SavedModel(Model, PyTorchModelHubMixin, library_name="smalti"):
     """Base of the models that ``smalti.load`` reads; ``SavedModel.from_pretrained`` itself loads any of them."""
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Writes ``config.json`` and ``model.safetensors``.
+
+        Args:
+            save_directory: a local folder, made if it is not there; ``~`` is the home folder.
+            options: those of ``huggingface_hub.PyTorchModelHubMixin``, such as ``push_to_hub=True, repo_id=...``.
+
+        Returns:
+            The address of the repository if it was pushed.
+
+        Raises:
+            UserError: for an address in place of a folder.
+        """
+        return super().save_pretrained(to_write(save_directory), **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_model(self, save_directory)

@@ -1,10 +1,12 @@
 """The autoencoder: tokens give back the reconstruction, sizes, saving and loading, and what is damaged is named."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+import smalti
 from smalti.bottlenecks.gaussian import Gaussian
 from smalti.bottlenecks.identity import Identity
 from smalti.config import build, config_of
@@ -274,3 +276,13 @@ def test_build_of_config_rebuilds_it():
     assert config_of(rebuilt) == config_of(made)
     assert rebuilt.load_state_dict(made.state_dict())
     assert json.loads(json.dumps(config_of(made))) == config_of(made)
+
+
+def test_it_is_saved_in_the_home_folder_and_at_no_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = smalti.build("tiny-vqvae")
+    model.save_pretrained("~/saved")
+    assert (tmp_path / "saved" / "model.safetensors").is_file()
+    assert smalti.load("~/saved").factor == model.factor
+    with pytest.raises(UserError, match="s3://bucket/model"):
+        model.save_pretrained("s3://bucket/model")
