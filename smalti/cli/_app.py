@@ -43,7 +43,8 @@ class Verbs(TyperGroup):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the command line."""
         take_any_name()
-        given = list(kwargs.pop("args", None) or sys.argv[1:])
+        words = kwargs.pop("args", None)
+        given = list(sys.argv[1:] if words is None else words)
         with defended(given):
             return super().main([in_home(word) for word in given], *args, **kwargs)
 
@@ -82,7 +83,7 @@ def check_out(words: Sequence[str]) -> None:
     Raises:
         UserError: naming it.
     """
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         option, equals, value = word.partition("=")
         if option == "--out":
             to_write(value if equals else following)

@@ -54,7 +54,8 @@ def _collapsed(view: View) -> Iterator[Sighting]:
         return  # what an autoencoder makes is as varied as what it sees
     for phase, at in view.critics:
         within, apart = (view.latest(f"{at}critic/{name}", COLLAPSED) for name in ("diversity", "apart"))
-        if min(len(within), len(apart)) == COLLAPSED and mean(within) < ALIKE * mean(apart):
+        known = min(len(within), len(apart)) == COLLAPSED and f"{at}critic/apart" in view.now
+        if known and mean(within) < ALIKE * mean(apart):
             evidence = {
                 "distance of two made images over that of two real ones": mean(within),
                 "distance of a made and a real one over the same": mean(apart),

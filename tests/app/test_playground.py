@@ -15,6 +15,7 @@ from PIL import Image
 
 import smalti
 from smalti.app import server
+from tests.browser import PHONE
 from tests.cli.conftest import Verb, smalti_cli  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +108,8 @@ def test_a_picture_goes_through_all_tokenizers(opened: tuple[Any, list[str]], fi
     assert all("64 x 32 pixels" in text for text in texts)  # 96 x 64 made smaller: 64 x 43, of which 16 divides 32
     assert sum("4 x 2 tokens in 2 codebooks" in text for text in texts) == 1  # the other one is continuous
     assert page.get_by_role("button", name="Share").count() == 0
+    page.set_viewport_size({"width": PHONE[0], "height": PHONE[1]})
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
 
 
 def test_tokens_are_chosen_on_the_map_and_changed(opened: tuple[Any, list[str]], file: Path) -> None:

@@ -35,7 +35,7 @@ def test_planted_collapsed_generator_is_caught(tmp_path: Path) -> None:
     model = MLPGenerator(image_size=4, image_channels=1, latent_size=3, widths=(8,), norm="none")
     with torch.no_grad():
         model.main[0].weight.zero_()  # the noise is not listened to
-    trainer = tiny_gan(tmp_path / "run", model=model, rates=(1e-9, 1e-3), max_steps=4)
+    trainer = tiny_gan(tmp_path / "run", model=model, rates=(1e-9, 1e-3), max_steps=9)
     trainer.run()
     assert "hardly differ" in warnings_of(tmp_path / "run")
 
@@ -82,7 +82,7 @@ def test_batch_normalisation_under_a_gradient_penalty_is_named_at_the_first_step
             "says nothing",
         ),  # LSGAN's, with labels 0, 1
         ({"total": 0.001, "critic/accuracy_real": 1.0, "critic/accuracy_fake": 1.0}, "wins"),
-        ({"critic/diversity": 0.01}, "hardly differ"),
+        ({"critic/diversity": 0.01, "critic/apart": 1.0}, "hardly differ"),
         ({"clipped": 0.9, "critic/slope_max": 1.0}, "starves"),
     ],
 )
@@ -91,7 +91,7 @@ def test_alarm_is_raised_once_and_again_only_after_it_was_over(numbers: dict[str
     steps = itertools.count(0, 50)
 
     def look(values: dict[str, float]) -> list[str]:
-        record = {f"train/discriminator/{name}": value for name, value in ({"seen": 1.0} | values).items()}
+        record = {f"train/discriminator/{name}": value for name, value in ({"total": 1.0} | values).items()}
         return [finding.line() for finding in diagnosis.take({"step": next(steps), **record}) if finding.over is None]
 
     said = [text for _ in range(9) for text in look(numbers)]
