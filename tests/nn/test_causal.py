@@ -168,7 +168,8 @@ def test_packed_weights_give_the_same_products_and_leave_no_trace(dtype) -> None
     with torch.no_grad():
         expected = network(x)
         with packed_linears(network, rows=6):
-            assert all("forward" in vars(layer) for layer in network)
+            possible = dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # not every CPU has bf16
+            assert all(("forward" in vars(layer)) == possible for layer in network)
             found = network(x)
     assert not any("forward" in vars(layer) for layer in network)
     torch.testing.assert_close(found, expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0.0)
