@@ -19,7 +19,10 @@ from tests.engine.toys import tiny_model
 NETWORKS = [cls for cls in registered(Extractor) if cls is not VisionTransformer]  # that of dinov2
 
 
-@pytest.mark.parametrize("cls", NETWORKS)
+# One of them is quick enough where a CPU has no bf16.
+@pytest.mark.parametrize(
+    "cls", [cls if cls.__name__ == "LPIPS" else pytest.param(cls, marks=pytest.mark.slow) for cls in NETWORKS]
+)
 def test_a_narrow_network_gives_what_it_gives_under_autocast(cls: type[Extractor]) -> None:
     network, images = tiny(cls), torch.rand(2, 3, 64, 64).mul(2).sub(1).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):

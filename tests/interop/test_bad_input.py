@@ -145,7 +145,7 @@ def test_all_keys_that_do_not_fit_are_listed_at_once(state: State, tmp_path: Pat
     assert len(message.splitlines()) == 5
 
 
-@pytest.mark.parametrize("format", ["taming", "diffusers"])
+@pytest.mark.parametrize("format", ["taming", pytest.param("diffusers", marks=pytest.mark.slow)])
 def test_every_second_key_that_is_renamed_and_every_other_that_is_turned_is_found(
     model: Autoencoder, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
