@@ -11,8 +11,12 @@ from smalti.outputs import DiscriminatorOutput
 
 Tensors = Mapping[str, Tensor]
 EXACT = {"rtol": 1e-5, "atol": 1e-7}
-# The recorded gradients are float32: sums whose terms are as large as the largest are off by its rounding.
-RECORDED = 2.0 * torch.finfo(torch.float32).eps
+# Gradients that the originals recorded in float32 with an error above EXACT: up to 1.2 epsilons of the largest element.
+ROUNDED = {
+    ("GradientPenaltyLossComps.w10.HWC", "c1.weight"),
+    ("ptgan.wgan_div", "c1.weight"),
+    ("lp.interp.8x", "c1.weight"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,13 +48,7 @@ class Case:
         assert wanted <= set(leaves), "a gradient that is not compared"
         gradients = torch.autograd.grad(value, [leaves[key] for key in wanted], materialize_grads=True)
         for key, gradient in zip(wanted, gradients, strict=True):
-            assert_equal_gradient(gradient, tensors[f"case/{name}/grad/{key}"])
-
-
-def assert_equal_gradient(gradient: Tensor, expected: Tensor) -> None:
-    """Relative to each element, or to the rounding of the largest."""
-    atol = max(EXACT["atol"], RECORDED * expected.abs().max().item())
-    torch.testing.assert_close(gradient, expected, rtol=EXACT["rtol"], atol=atol)
+            torch.testing.assert_close(gradient, tensors[f"case/{name}/grad/{key}"], **EXACT)
 
 
 class TinyCritic(nn.Module):
@@ -71,4 +69,7 @@ class TinyCritic(nn.Module):
         """Compares the gradients of ``loss`` at all weights with those in the file."""
         names, weights = zip(*self.named_parameters(), strict=True)
         for key, gradient in zip(names, torch.autograd.grad(loss, weights, materialize_grads=True), strict=True):
-            assert_equal_gradient(gradient, tensors[f"case/{name}/grad/disc.{key}"])
+            expected = tensors[f"case/{name}/grad/disc.{key}"]
+            rounding = 2.0 * torch.finfo(torch.float32).eps * expected.abs().max().item()
+            atol = max(EXACT["atol"], rounding) if (name, key) in ROUNDED else EXACT["atol"]
+            torch.testing.assert_close(gradient, expected, rtol=EXACT["rtol"], atol=atol)

@@ -1,7 +1,7 @@
 """FQGAN's tokenizers with two and three codebooks: every output, loss and gradient, and the sizes of the full models.
 
 The goldens are float32. The same passes in float64 differ from them by up to 3.3e-5 in images (values up to 3) and by
-up to 1.2e-4 of a gradient's norm, so that is what they can be held to.
+up to 9e-5 of a gradient's norm, 1.2e-4 of a single one, so that is what they can be held to.
 """
 
 import json
@@ -31,6 +31,8 @@ CASES = {
     "tokenizer_triple_ds8": ("triple", (1, 1, 1, 1)),
 }
 FEATURES = {"semantic": "feat_sem", "mid": "feat_mid", "high": "feat_high"}
+# Recorded in float32 with an error of 1.16e-4 of its norm.
+ROUNDED = {"bottleneck.branches.high.quantizer.weight"}
 every_tokenizer = pytest.mark.parametrize("case", CASES)
 
 
@@ -53,10 +55,10 @@ def close(actual: Tensor, expected: Tensor, atol: float = 2e-5, rtol: float = 1e
     torch.testing.assert_close(actual, expected, atol=atol, rtol=rtol)
 
 
-def same_gradient(actual: Tensor, expected: Tensor) -> None:
+def same_gradient(actual: Tensor, expected: Tensor, bound: float = 1e-4) -> None:
     """Of a pass in float64, whose distance from the recorded float32 is the same on every CPU."""
     assert actual.dtype == torch.float64
-    assert (actual - expected).norm() <= 1.2e-4 * expected.norm()
+    assert (actual - expected).norm() <= bound * expected.norm()
 
 
 def terms(output: AutoencoderOutput) -> dict[str, dict[str, Tensor]]:
@@ -111,7 +113,7 @@ def test_gradients_equal_the_original(case: str) -> None:
     kept = {key.removeprefix("io.train.grad."): value for key, value in tensors.items() if ".train.grad." in key}
     assert kept
     for name, expected in fqgan_state(kept, kind).items():
-        same_gradient(gradients[name], expected)
+        same_gradient(gradients[name], expected, 1.2e-4 if name in ROUNDED else 1e-4)
     # A head's position table is one tensor there and two here.
     norms = dict(zip(names, tensors["io.train.grad_norms"], strict=True))
     for original, expected in norms.items():
