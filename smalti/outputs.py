@@ -101,6 +101,8 @@ class CodebookRecord:
         steps: the records of the steps of a quantizer that has several; losses measure them in its place.
     """
 
+    by_distance: ClassVar[bool] = True  # whether the nearest code is chosen, so that scales of z and codes must agree
+
     z: Tensor
     quantized: Tensor
     latent: Tensor

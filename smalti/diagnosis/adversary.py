@@ -35,8 +35,7 @@ def _dead(view: View) -> Iterator[Sighting]:
 
 def _stands_still(view: View, at: str) -> bool:
     """Whether a network hardly changes, though its rate is not at the end of a schedule."""
-    rate = view(f"{at}learning_rate")
-    return view(f"{at}update_ratio") < 1e-5 and not rate < 0.1 * view.high(f"{at}learning_rate")
+    return view(f"{at}update_ratio") < 1e-5 and view.is_at_full_rate(at)
 
 
 def _wins(view: View) -> Iterator[Sighting]:

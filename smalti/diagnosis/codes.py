@@ -17,9 +17,23 @@ def _books(view: View) -> Iterator[tuple[str, float, float, float]]:
         yield name, usage, perplexity, view(f"{CODEBOOK}{name}/reachable")
 
 
+def _has_settled(view: View, name: str) -> bool:
+    """Whether counts mean something, and dead codes were revived, where that may still happen within the run."""
+    patience = view(f"{CODEBOOK}{name}/revival_patience")
+    helped = patience < view.facts.number("engine.max_steps", math.inf)
+    return view.step >= (patience if helped else 0) + FULL_WINDOW
+
+
+def _is_leftover(view: View, name: str) -> bool:
+    """Whether a plane is a later step of a residual quantizer: it has only to say what the steps before left."""
+    book, _, step = name.rpartition(".")
+    return view.facts.get(f"model.bottleneck.codebooks.{book}.quantizer.type") == "residual" and step != "0"
+
+
 def _collapsed(view: View) -> Iterator[Sighting]:
     for name, usage, perplexity, reachable in _books(view):
-        if view.step >= FULL_WINDOW and reachable >= 8 and perplexity < max(2.0, 0.02 * reachable):
+        least = 2.0 if _is_leftover(view, name) else max(2.0, 0.02 * reachable)
+        if _has_settled(view, name) and reachable >= 8 and perplexity < least:
             evidence = {"perplexity": perplexity, "usage": usage, "codes within reach": reachable}
             yield Sighting(subject=f"codebook {name}", evidence=evidence)
 
@@ -91,7 +105,8 @@ RULES = (
         title="Codebook collapse",
         look=_collapsed,
         threshold="perplexity below 2 codes, or below 2 % of the codes that the counted tokens could fill: what is "
-        "left carries less than a bit, or a fiftieth of what it could",
+        "left carries less than a bit, or a fiftieth of what it could (of later steps of a residual quantizer, which "
+        "say what the steps before left: below 2 codes); with revival, after its patience",
         cause="nearly all tokens are the same few codes, so that the latents say next to nothing",
         change="model.bottleneck.codebooks.<name>.quantizer: init: kmeans, ema: {decay: 0.99} and revival: "
         "{patience: 100}; or normalize: true, channels: 8; a smaller commitment weight",

@@ -101,6 +101,10 @@ class View:
         """The mean over the first log steps that have it; nan if there is none."""
         return mean([record[name] for record in self.history.first if name in record])
 
+    def is_at_full_rate(self, at: str) -> bool:
+        """Whether the learning rate of a phase is not at the end of a schedule, as far as the log says."""
+        return not self(f"{at}learning_rate") < 0.1 * self.high(f"{at}learning_rate")
+
     def latest(self, name: str, count: int) -> list[float]:
         """The values of the latest ``count`` log steps that have it, in their order."""
         return [record[name] for record in self.history.recent if name in record][-count:]

@@ -11,6 +11,7 @@ FIT = "train/generator/fit"
 SETTLED = 20  # updates after which a rate is judged
 LONG = 10  # log steps after which a loss that stands still is no chance
 FEW = 2  # images of a micro-batch, to a batch normalisation
+OFTEN = 5  # log steps whose median says what is usual of a rate that jumps
 NEIGHBOURS = 3  # log steps before a spike, or validations, whose median is what is usual there
 
 
@@ -26,11 +27,10 @@ def _spikes(view: View) -> Iterator[Sighting]:
 
 
 def _plateau(view: View) -> Iterator[Sighting]:
-    began, best = view.began(FIT), view.low(FIT)
+    began, best, rate = view.began(FIT), view.low(FIT), view("train/generator/update_ratio")
     if view.facts.is_fine_tuned or view.step < view.facts.warmup + 100 or view.seen < 8:
         return
-    if began > 0 and best > 0.97 * began:
-        rate = view("train/generator/update_ratio")
+    if began > 0 and (best > 0.97 * began or (rate < 1e-5 and view.is_at_full_rate("train/generator/"))):
         evidence = {"at first": began, "best": best, "relative change of weights an update": rate}
         yield Sighting(evidence=evidence)
 
@@ -41,6 +41,13 @@ def _late(view: View) -> Iterator[Sighting]:
         warmup = options.get("warmup") if isinstance(options, dict) else None
         if isinstance(warmup, int) and 0 < 0.5 * length < warmup:
             yield Sighting(subject=player, evidence={"warmup": float(warmup), "updates of the run": length})
+
+
+def _hasty(view: View, at: str) -> bool:
+    """Whether weights of a phase change by over a tenth in an update, or by over 7 % in most."""
+    records = [record for record in view.history.recent if record["step"] >= SETTLED]
+    rates = [record[f"{at}update_ratio"] for record in records if f"{at}update_ratio" in record][-OFTEN:]
+    return rates[-1:] > [0.1] or (len(rates) == OFTEN and middle(rates) > 0.07)
 
 
 def _restless(view: View) -> bool:
@@ -55,10 +62,14 @@ def _too_fast(view: View) -> Iterator[Sighting]:
     now, best, first = view(FIT), view.low(FIT), view.history.first[0].get(FIT, math.nan)
     rate, steepest = view("train/generator/update_ratio"), view.high("train/generator/update_ratio")
     thrown = steepest > 0.1 and now > 3.0 * first > 0
-    undone = rate > 0.01 and now > 2.0 * best > 0 and now > 0.9 * first
-    if thrown or (view.step >= SETTLED and (rate > 0.1 or undone)) or _restless(view):
+    undone = view.step >= SETTLED and rate > 0.01 and now > 2.0 * best > 0 and now > 0.9 * first
+    if thrown or undone or _hasty(view, "train/generator/") or _restless(view):
         evidence = {"relative change of weights an update": rate, "loss": now, "best": best, "at first": first}
         yield Sighting(subject="generator", evidence=evidence)
+    for phase, at in view.critics:
+        if _hasty(view, at) and not view(f"{at}clipped") >= 0.0:  # a clipped weight does not go where its update says
+            evidence = {"relative change of weights an update": view(f"{at}update_ratio"), "loss": view(f"{at}total")}
+            yield Sighting(subject=phase, evidence=evidence)
 
 
 def _few(view: View) -> Iterator[Sighting]:
@@ -82,8 +93,16 @@ def _overfit(view: View) -> Iterator[Sighting]:
     best, now, trained = min(values[:-NEIGHBOURS]), min(values[-NEIGHBOURS:]), view(FIT)
     noise = middle([abs(later - value) for value, later in pairwise(values)])
     since = [record[FIT] for record in view.history.recent if FIT in record]
-    if now > max(1.1 * best, best + 3.0 * noise) and trained <= 1.02 * min(since) * 1.1 and trained < now:
+    rises = now > max(1.1 * best, best + 3.0 * noise) and trained <= 1.02 * min(since) * 1.1 and trained < now
+    if rises or _by_heart(view, best, now):
         yield Sighting(evidence={"held-out": now, "at its best": best, "in training": trained})
+
+
+def _by_heart(view: View, best: float, now: float) -> bool:
+    """Whether the held-out loss stands still while that of training halves, far below it."""
+    began = [record["step"] for record in view.history.measured if "val/generator/fit" in record][-NEIGHBOURS - 1]
+    before = [record[FIT] for record in view.history.recent if FIT in record and record["step"] <= began][-1:]
+    return 0.0 < view(FIT) < 0.5 * min(now, sum(before)) and now > 0.95 * best
 
 
 def _lagging(view: View) -> Iterator[Sighting]:
@@ -114,7 +133,7 @@ RULES = (
         title="A plateau from the start",
         look=_plateau,
         threshold="100 updates after the warm-up the terms that compare with data never were more than 3 % better than "
-        "at first",
+        "at first, or weights change by less than 1e-5 of their size in an update at the full learning rate",
         cause="nothing is learned: the learning rate is too small (weights change by less than 1e-4 of their size an "
         "update) or far too large (more than 1e-2), or what is trained cannot reach the loss",
         change="optim.generator.lr: ten times larger or smaller, by what the weights' change says; optim.generator."
@@ -126,12 +145,13 @@ RULES = (
         look=_too_fast,
         patience=2,
         span=10,
-        threshold="weights change by over a tenth of their size in an update (healthy runs of the zoo: at most 4 % "
-        "after 20 updates); or by over a hundredth while the loss is twice its best and no better than at first; or "
-        "the loss is three times that of the untrained network, after an update that changed over a tenth; or for ten "
-        "log steps weights changed by over 3 % each time, and the later five were not 2 % better than those before",
+        threshold="weights change by over a tenth of their size in an update (healthy runs of the zoo: at most 4.4 % "
+        "after 20 updates), or by over 7 % in most of five log steps; or by over a hundredth while the loss is twice "
+        "its best and no better than at first; or the loss is three times that of the untrained network, after an "
+        "update that changed over a tenth; or for ten log steps weights changed by over 3 % each time, and the later "
+        "five were not 2 % better than those before",
         cause="updates overshoot: what one batch teaches, the next one undoes",
-        change="optim.generator.lr: a third of it, optim.generator.warmup: 100, or a larger data.batch_size",
+        change="optim.<phase>.lr: a third of it, optim.<phase>.warmup: 100, or a larger data.batch_size",
     ),
     Rule(
         id="warmup-too-long",
@@ -169,7 +189,8 @@ RULES = (
         patience=2,
         threshold="the held-out loss of three validations in a row is a tenth above its best before them, and "
         "above it by more than three times what it usually changes from one to the next, while that of "
-        "training is at its best",
+        "training is at its best; or the best of these three is not 5 % better than the best before, while the loss of "
+        "training fell by half since the validation before them, and to less than half of the held-out one",
         cause="the model learns its images by heart",
         change="more images, data.transform: {crop: random, flip: true}, a smaller model, weight_decay; validation."
         "monitor keeps the best",

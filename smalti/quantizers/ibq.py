@@ -10,7 +10,7 @@ hold none. Codes are compared by their product with z, not by distance. ``size``
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -28,6 +28,8 @@ from smalti.quantizers._table import Table
 @dataclass(frozen=True, kw_only=True)
 class ProductRecord(CodebookRecord):
     """A record of codes that are compared by their product with z: its logits are z . e_j / temperature."""
+
+    by_distance: ClassVar[bool] = False
 
     @classmethod
     def assign(cls, records: Sequence[CodebookRecord], temperature: float, kernel: Kernel = "auto") -> SoftAssignment:

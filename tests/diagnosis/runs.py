@@ -9,6 +9,7 @@ RECIPE: dict[str, Any] = {
     "objective": {
         "generator": {"l1": {"type": "l1"}, "near": {"type": "commitment"}, "spread": {"type": "entropy"}},
     },
+    "model": {"bottleneck": {"codebooks": {"fine": {"quantizer": {"type": "residual"}}}}},
     "engine": {"max_steps": 1000},
     "data": {"batch_size": 16},
     "optim": {"generator": {"warmup": 10}},

@@ -64,7 +64,18 @@ CASES: list[tuple[str, Changes, Changes]] = [
         {f"{G}fit_max": lambda step: 9.0 if step == 90 else 0.5},
     ),
     ("plateau", {f"{G}fit": lambda step: 1.0 - 0.0001 * step}, {f"{G}fit": lambda step: 1.0 - 0.0004 * step}),
+    (  # noise of batches is no progress where weights stand still, but at the end of a schedule they do
+        "plateau",
+        {f"{G}update_ratio": 1e-6, f"{G}learning_rate": 1e-7},
+        {f"{G}update_ratio": late(1e-3, 1e-6), f"{G}learning_rate": late(1e-4, 1e-7)},
+    ),
     ("rate-too-high", {f"{G}update_ratio": 0.3}, {f"{G}update_ratio": 0.05}),
+    (  # in most updates, and in a few
+        "rate-too-high",
+        {f"{G}update_ratio": lambda step: 0.08 if step % 30 else 0.01},
+        {f"{G}update_ratio": lambda step: 0.01 if step % 30 else 0.08},
+    ),
+    ("rate-too-high", {f"{D}update_ratio": 0.3}, {f"{D}update_ratio": 0.05}),
     (
         "rate-too-high",
         {f"{G}update_ratio": 0.05, f"{G}fit": late(0.4, 1.0)},
@@ -76,6 +87,11 @@ CASES: list[tuple[str, Changes, Changes]] = [
         {"val/generator/fit": lambda step: 0.5 + 0.004 * abs(step - 60)},
         {"val/generator/fit": lambda step: 0.5 + 0.0002 * abs(step - 60)},
     ),
+    (  # it stands still while training goes on to halve, or while training stands still, too
+        "overfit",
+        {"val/generator/fit": 0.5, f"{G}fit": lambda step: 0.98**step},
+        {"val/generator/fit": 0.5},
+    ),
     (  # a few held-out images: what rises is less than what changes from one validation to the next
         "overfit",
         {"val/generator/fit": lambda step: 0.5 + 0.004 * abs(step - 60)},
@@ -83,6 +99,12 @@ CASES: list[tuple[str, Changes, Changes]] = [
     ),
     ("ema-lags", averaged(0.999), averaged(0.997)),  # 0.999^1000 = 0.37, 0.997^1000 = 0.05
     ("codebook-collapse", {f"{BOOK}perplexity": 1.5}, {f"{BOOK}perplexity": 2.5}),
+    ("codebook-collapse", {f"{BOOK}perplexity": 1.5}, {f"{BOOK}perplexity": 1.5, f"{BOOK}revival_patience": 190.0}),
+    (  # steps of a residual quantizer: the first one, and a later one, which says the rest
+        "codebook-collapse",
+        {"train/codebook/fine.0/perplexity": 3.0, "train/codebook/fine.0/reachable": 256.0},
+        {"train/codebook/fine.1/perplexity": 3.0, "train/codebook/fine.1/reachable": 256.0},
+    ),
     ("usage-shrinking", {f"{BOOK}perplexity": lambda step: 50 * 0.99**step}, {f"{BOOK}perplexity": late(50, 30)}),
     ("codebook-idle", {f"{BOOK}perplexity": 6.0}, {f"{BOOK}perplexity": 8.0}),
     ("codes-far", {f"{BOOK}norm_ratio": 12.0}, {f"{BOOK}norm_ratio": 8.0}),

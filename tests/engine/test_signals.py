@@ -17,6 +17,8 @@ from smalti.engine.diagnosis.window import MOST, Window
 from smalti.engine.ema import EMA
 from smalti.engine.settings import EMASettings
 from smalti.outputs import AutoencoderOutput, BottleneckOutput, DiagonalGaussian
+from smalti.quantizers.ibq import IBQ
+from smalti.quantizers.nearest import Nearest
 from tests.engine.toys import tiny_trainer
 
 READS = ("item", "tolist", "cpu", "__bool__", "__float__", "__int__", "numpy")
@@ -132,6 +134,15 @@ def test_latents_tell_their_kl_and_which_channels_are_in_use() -> None:
     found = {name: float(value) for name, value in latent_signals(output).items()}
     assert found == pytest.approx({"posterior/kl": 0.5, "posterior/active": 0.25})
     assert latent_signals(None) == {}
+
+
+def test_scales_of_latents_and_codes_are_compared_where_the_nearest_code_is_chosen() -> None:
+    z = torch.randn(2, 4, 3, 3)
+    for quantizer, ratio in ((Nearest(size=8, channels=4), True), (IBQ(size=8, channels=4), False)):
+        bottleneck = BottleneckOutput(latent=z, codebooks={"look": quantizer(100.0 * z)})
+        found = latent_signals(AutoencoderOutput(reconstruction=z, bottleneck=bottleneck))
+        assert ("codebook/look/norm_ratio" in found) == ratio
+        assert float(found["codebook/look/error"]) > 0.5
 
 
 def test_labels_are_least_and_largest_since_the_last_time() -> None:

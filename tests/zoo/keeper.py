@@ -76,9 +76,12 @@ def shipped(names: Sequence[str] = ()) -> Iterator[Animal]:
         recipe = load_recipe(f"tiny-{name}")
         steps = recipe.plain()["engine"]["max_steps"]
         judged = recipe.plain().get("discriminator") is not None
+        steps = min(steps, JUDGED) if judged else steps
         quick = ["engine.sample_every=0", "engine.checkpoint_every=0", "engine.log_every=10"]
         quick += ["validation=null"] if "validation" in recipe.sections else []  # too few of them for a rule
-        quick += [f"engine.max_steps={min(steps, JUDGED)}"] if judged else []
+        quick += [f"engine.max_steps={steps}"]
+        players = [(name, player) for name, player in recipe.plain()["optim"].items() if player]
+        quick += [f"optim.{name}.warmup={steps // 20}" for name, player in players if player["warmup"] > steps // 2]
         yield Animal(name=f"tiny-{name}", base=f"tiny-{name}", overrides=tuple(quick), expect=None)
 
 

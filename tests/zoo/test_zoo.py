@@ -91,6 +91,8 @@ def test_what_is_said_live_is_what_the_folder_tells_and_what_a_resumed_run_says(
     dying.run_cycle = until_death  # type: ignore[method-assign]
     with pytest.raises(DiedHereError):
         dying.run()
+    with (tmp_path / "resumed" / FILE).open("a") as file:
+        file.write('{"id": "posterior-coll')  # the machine died while a line was written
     resumed = trainer("resumed").run(resume=True)
     assert [finding.id for finding in straight.findings] == ["posterior-collapse"]
     for result in (straight, resumed):

@@ -82,10 +82,10 @@ def _code_signals(record: CodebookRecord) -> Numbers:
     z, codes = record.z.detach().float(), record.codebook.detach().float()
     size = z.square().mean()
     away = (z - record.quantized.detach().float()).square().mean()
-    return {
-        "norm_ratio": (size / codes.square().mean().clamp_min(1e-30)).sqrt(),
-        "error": away / size.clamp_min(1e-30),
-    }
+    found: Numbers = {"error": away / size.clamp_min(1e-30)}
+    if record.by_distance:
+        found["norm_ratio"] = (size / codes.square().mean().clamp_min(1e-30)).sqrt()
+    return found
 
 
 def _posterior_signals(posterior: DiagonalGaussian) -> Numbers:
