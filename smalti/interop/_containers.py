@@ -1,6 +1,6 @@
 """State dicts out of what a file holds: containers are peeled off, prefixes taken away, averages put in their place."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from smalti.interop import Weights
+from smalti.interop._members import USUAL, Member, is_averaged, members, unwrapped
 from smalti.interop._numbers import is_marked, widened
 from smalti.interop._places import locate, read_config_beside
 from smalti.interop._reading import PREFIXES, prefixes, read_file
@@ -66,7 +67,7 @@ def read_checkpoint(path: Path, weights: Weights = "auto") -> Checkpoint:
     loaded = read_shards(file) if is_index(file) else read_file(file)
     state = _open_container(loaded, checkpoint, weights)
     marked = is_marked(state, next(iter(prefixes(state)), ""))
-    state = _choose_litema(_inside_prefix(state, checkpoint), checkpoint, weights)
+    state = _choose_litema(_inside_prefix(state, checkpoint, weights), checkpoint, weights)
     state = _widened(state, checkpoint, marked)
     checkpoint.discriminator = _widened(checkpoint.discriminator, checkpoint, marked)
     for prefix in DISCRIMINATORS:
@@ -81,44 +82,69 @@ def _open_container(loaded: Any, checkpoint: Checkpoint, weights: Weights) -> di
     """The state dict in what was read; everything else is dropped with its reason."""
     if not isinstance(loaded, Mapping):
         raise UserError(f"{checkpoint.path}: holds a {type(loaded).__name__}: expected a state dict")
-    averaged = isinstance(loaded.get("ema"), Mapping)
-    order = ("model", "state_dict", "ema") if weights == "raw" else ("ema", "model", "state_dict")
-    chosen = next((name for name in order if isinstance(loaded.get(name), Mapping)), None)
-    if weights == "raw" and chosen == "ema":
-        raise UserError(f"{checkpoint.path}: --weights raw: it holds averaged weights only")
-    if chosen is None:
+    found = members(loaded)
+    if not found or found[0].path == ():
         return _tensors_only(loaded, checkpoint)
-    checkpoint.weights = "ema" if chosen == "ema" else "raw"
-    if isinstance(loaded.get("discriminator"), Mapping):
-        checkpoint.discriminator = _tensors_only(loaded["discriminator"], checkpoint)
-        checkpoint.discriminator_place = "discriminator."
-    for name in loaded:
-        if name not in {chosen, "discriminator"}:
-            other = averaged and name in {"ema", "model"}
-            checkpoint.drop("the other weights (--weights)" if other else "state of the training", [str(name)])
-    return _tensors_only(loaded[chosen], checkpoint)
+    chosen = _choose(found, checkpoint, weights)
+    checkpoint.weights = "ema" if chosen.is_averaged else "raw"
+    around: Any = loaded
+    for depth, step in enumerate(chosen.path):
+        for key in around:
+            path = (*chosen.path[:depth], str(key))
+            if key == "discriminator" and isinstance(around[key], Mapping):
+                checkpoint.discriminator = _tensors_only(around[key], checkpoint)
+                checkpoint.discriminator_place = ".".join(path) + "."
+            elif str(key) != step:
+                other = any(one.path[: depth + 1] == path for one in found)
+                reason = "the other weights (--weights)" if other else "state of the training"
+                checkpoint.drop(reason, [".".join(path)])
+        around = around[step]
+    return _tensors_only(chosen.state, checkpoint)
+
+
+def _choose(found: Sequence[Member], checkpoint: Checkpoint, weights: Weights) -> Member:
+    """The member that is meant: averaged or not as asked for, and the only one of its kind, or of a usual name."""
+    named = ", ".join(".".join(one.path) for one in found)
+    if weights == "raw":
+        found = [one for one in found if not one.is_averaged]
+        if not found:
+            raise UserError(f"{checkpoint.path}: --weights raw: it holds averaged weights only ({named})")
+    same = [one for one in found if one.is_averaged == found[0].is_averaged]
+    if len(same) > 1 and same[0].path[0] not in (*USUAL, "ema"):
+        raise UserError(
+            f"{checkpoint.path}: holds several models: {named}. Open it and save the one that is meant alone, best as "
+            "safetensors"
+        )
+    return same[0]
 
 
 def _tensors_only(state: Mapping[Any, Any], checkpoint: Checkpoint) -> dict[str, Tensor]:
-    tensors = {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in unwrapped(state).items() if isinstance(value, Tensor)}
     if not tensors:
         named = ", ".join(str(key) for key in list(state)[:8]) or "nothing"
         raise UserError(f"{checkpoint.path}: holds no state dict; its entries are {named}")
-    checkpoint.drop("no tensors", (str(key) for key in state if str(key) not in tensors))
+    checkpoint.drop("no tensors", (str(key) for key, value in state.items() if not isinstance(value, Tensor)))
     return tensors
 
 
-def _inside_prefix(state: dict[str, Tensor], checkpoint: Checkpoint) -> dict[str, Tensor]:
+def _inside_prefix(state: dict[str, Tensor], checkpoint: Checkpoint, weights: Weights) -> dict[str, Tensor]:
     """The autoencoder of a file that holds more: keys behind ``first_stage_model.``, ``vae.`` or another prefix."""
     known = prefixes(state)
     if not known or known[0] == "":
         return state
-    if len(known) > 1 and known[0] not in PREFIXES:
-        raise UserError(f"{checkpoint.path}: holds several autoencoders: {', '.join(known)}")
+    chosen = known[0]
+    if len(known) > 1 and chosen not in PREFIXES:
+        kinds = {is_averaged(prefix.removesuffix(".")): prefix for prefix in known}
+        if len(kinds) < len(known):
+            raise UserError(f"{checkpoint.path}: holds several autoencoders: {', '.join(known)}")
+        chosen = kinds[weights != "raw"]
+        checkpoint.weights = "raw" if weights == "raw" else "ema"
     for key in state:
-        if not key.startswith(known[0]):
-            checkpoint.drop(f"outside {known[0]!r}: another network of the file", [key])
-    return {key.removeprefix(known[0]): value for key, value in state.items() if key.startswith(known[0])}
+        if not key.startswith(chosen):
+            other = key.startswith(tuple(known))
+            reason = "the other weights (--weights)" if other else f"outside {chosen!r}: another network of the file"
+            checkpoint.drop(reason, [key])
+    return {key.removeprefix(chosen): value for key, value in state.items() if key.startswith(chosen)}
 
 
 def _choose_litema(state: dict[str, Tensor], checkpoint: Checkpoint, weights: Weights) -> dict[str, Tensor]:

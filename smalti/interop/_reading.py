@@ -58,9 +58,9 @@ def _read_safetensors(path: Path, whole: Collection[str]) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             keys = list(file.keys())
-            prefix = next(iter(prefixes(whole or keys)), "")
+            known = tuple(prefixes(whole or keys)) or ("",)
             # What will be dropped is not read: a diffusion model around the autoencoder has gigabytes.
-            return {key: _tensor(file, key, path) if key.startswith(prefix) else UNREAD for key in keys}
+            return {key: _tensor(file, key, path) if key.startswith(known) else UNREAD for key in keys}
     except (SafetensorError, OSError) as error:
         unknown = re.search(r"unknown variant `(\w+)`", str(error))
         if unknown:

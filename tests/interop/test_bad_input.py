@@ -193,6 +193,54 @@ def test_the_autoencoder_behind_a_prefix_is_found(
     assert found.dropped == {f"outside '{prefix}': another network of the file": ["model.diffusion_model.out.0.weight"]}
 
 
+@pytest.mark.parametrize("name", ["model_state_dict", "params", "generator", "vae"])
+def test_a_state_dict_is_found_under_any_name(model: Autoencoder, state: State, tmp_path: Path, name: str) -> None:
+    found = import_checkpoint(save(tmp_path / "wrapped.pt", {}, **{name: {"state_dict": state}, "epoch": 3}))
+    assert same(found.model, model)
+    assert (found.checkpoint.weights, found.dropped) == ("raw", {"state of the training": ["epoch"]})
+
+
+def test_words_of_wrappers_are_taken_out_of_names(model: Autoencoder, state: State, tmp_path: Path) -> None:
+    compiled = {key.replace("encoder.", "encoder._orig_mod."): value for key, value in state.items()}
+    wrapped = {f"module.{key}": value for key, value in compiled.items()}
+    assert same(import_checkpoint(save(tmp_path / "compiled.safetensors", wrapped)).model, model)
+
+
+@pytest.mark.parametrize("name", ["state_dict_ema", "model_ema", "params_ema", "ema_state_dict", "averaged"])
+def test_averages_are_found_under_any_name(model: Autoencoder, state: State, tmp_path: Path, name: str) -> None:
+    averaged = {key: value + 1 for key, value in state.items()}
+    path = save(tmp_path / "averaged.pt", {}, **{"state_dict": state, name: averaged})
+    found = import_checkpoint(path)
+    assert (found.checkpoint.weights, found.dropped) == ("ema", {"the other weights (--weights)": ["state_dict"]})
+    assert not same(found.model, model)
+    assert same(import_checkpoint(path, options=ImportOptions(weights="raw")).model, model)
+
+
+@pytest.mark.parametrize("name", ["both.pt", "both.safetensors"])
+def test_averages_are_found_beside_what_they_average(
+    model: Autoencoder, state: State, tmp_path: Path, name: str
+) -> None:
+    both = {
+        f"{place}.{key}": value + add
+        for place, add in (("online_model", 0), ("ema_model", 1))
+        for key, value in state.items()
+    }
+    path = save(tmp_path / name, {**both, "step": torch.tensor(4.0)})
+    found = import_checkpoint(path)
+    assert found.checkpoint.weights == "ema"
+    assert torch.equal(found.model.encoder.conv_in.weight, model.encoder.conv_in.weight + 1)
+    assert same(import_checkpoint(path, options=ImportOptions(weights="raw")).model, model)
+
+
+def test_of_several_models_none_is_guessed(state: State, tmp_path: Path) -> None:
+    path = save(tmp_path / "two.pt", {}, student=state, teacher=state)
+    assert "holds several models: student, teacher" in refusal(path)
+    path = save(
+        tmp_path / "two.safetensors", {f"{place}.{key}": value for place in "ab" for key, value in state.items()}
+    )
+    assert "holds several autoencoders: a., b." in refusal(path)
+
+
 def test_options_of_a_trainer_and_averaged_weights(model: Autoencoder, tmp_path: Path) -> None:
     state = export_state(model, format_named("diffusers")).state
     averaged = {key: value + 1 for key, value in state.items()}
