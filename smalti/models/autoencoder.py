@@ -11,6 +11,7 @@ from smalti.models import Decoder, Encoder
 from smalti.models._heads import FeatureHead, HeadOptions
 from smalti.models._latents import LatentScale
 from smalti.models._pieces import Pieces
+from smalti.models._range import look_at_range
 from smalti.models._saved import SavedModel
 from smalti.nn.padding import pad_to_multiple
 from smalti.outputs import AutoencoderOutput, Batch, BottleneckOutput
@@ -53,6 +54,7 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
         self.bottleneck = bottleneck
         self.decoder = decoder
         self._pieces = Pieces(decoder.factor)
+        self._looked = False
         self.heads = nn.ModuleDict()
         self._codebook_of_head: dict[str, str] = {}
         for name, options in (heads or {}).items():
@@ -122,8 +124,10 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
     def encode(self, images: Tensor) -> BottleneckOutput:
         """The latent (B, C', h, w), tokens and posterior of images (B, C, H, W) in [-1, 1].
 
+        In evaluation mode the first images are looked at: those of [0, 1] are warned of.
+
         Raises:
-            UserError: if H or W is not divisible by ``factor``.
+            UserError: if H or W is not divisible by ``factor``, or the first images look like 0 to 255.
         """
         self._check_images(images)
         output: BottleneckOutput = self.bottleneck(self._features(images))
@@ -258,6 +262,8 @@ class Autoencoder(SavedModel, library_name="smalti", tags=["autoencoder", "image
                 f"images of {height} x {width} pixels: expected both divisible by the factor {self.factor}; "
                 "reconstruct() pads and crops"
             )
+        if not (self.training or self._looked):
+            self._looked = look_at_range(images)
 
 
 def _check_tensor(name: str, value: object, shape: str) -> None:

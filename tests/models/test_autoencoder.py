@@ -89,6 +89,20 @@ def test_sizes_that_do_not_divide_name_the_way_out():
             call(torch.randn(1, 3, 7, 8))
 
 
+@pytest.mark.parametrize("call", ["encode", "forward", "reconstruct"])
+def test_images_of_another_range_are_told_before_they_become_wrong_tokens(call: str) -> None:
+    shades = torch.arange(256.0).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+    with pytest.raises(UserError, match=r"images / 127\.5 - 1"):
+        getattr(model("gaussian").eval(), call)(shades)
+    made = model("gaussian").eval()
+    with pytest.warns(UserWarning, match=r"2 \* images - 1"):
+        getattr(made, call)(shades / 255)
+    getattr(made, call)(shades / 255)  # said once
+    for images in (shades / 127.5 - 1, (shades / 127.5 - 1).clamp(min=1 / 255), torch.ones(1, 3, 16, 16)):
+        getattr(model("gaussian").eval(), call)(images)  # bright, but bytes in [-1, 1]; of one colour
+    getattr(model("gaussian").train(), call)(shades)  # in training the doctor looks
+
+
 def test_wrong_channels_and_tokens_are_named():
     made = model()
     with pytest.raises(UserError, match=r"images with shape \(1, 1, 8, 8\): expected \(B, 3, H, W\)"):
