@@ -64,12 +64,18 @@ def _address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     names = [path.name for path in sorted(folder.iterdir())]
     command = [sys.executable, "-m", "smalti", "app", *names, "--device", "cpu", "--longest", "64"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", "TMPDIR": str(folder)}
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with process:
         assert process.stdout is not None
         line = process.stdout.readline()
         yield line.removeprefix("playground: ").strip()
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 0
+        try:
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
     assert list(folder.glob("smalti-app-*")) == []  # nothing is kept
 
 

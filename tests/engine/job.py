@@ -1,4 +1,4 @@
-"""What several processes run under ``torch.distributed.run``: scenarios by name, answers as JSON from rank 0."""
+"""What several processes run: scenarios by name, answers as JSON from rank 0."""
 
 import contextlib
 import json
@@ -113,29 +113,55 @@ SCENARIOS: dict[str, Callable[[Path, Mapping[str, Any]], Any]] = {
 
 
 def launch(folder: Path, questions: list[tuple[str, dict[str, Any]]], processes: int = 2) -> list[Any]:
-    """Asks ``questions`` of one group of processes; the answers of rank 0."""
+    """Asks ``questions`` of one group of processes, started without a launcher of torch; the answers of rank 0."""
     (folder / "questions.json").write_text(json.dumps(questions))
-    done = subprocess.run(
-        command(folder, processes),
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(processes)}
+    group |= {"LOCAL_WORLD_SIZE": str(processes)}
+    ranks = [
+        {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {} for rank in range(processes)
+    ]
+    with contextlib.ExitStack() as stack:
+        said = [stack.enter_context((folder / f"said-{rank}").open("w+")) for rank in range(processes)]
+        started = [
+            subprocess.Popen(
+                command(folder, 1), cwd=ROOT, env=environment() | rank, stdout=out, stderr=subprocess.STDOUT
+            )
+            for rank, out in zip(ranks, said, strict=True)
+        ]
+        try:
+            codes = _ends_of(started)
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+        texts = [Path(out.name).read_text()[-4000:] for out in said]
+    assert not any(codes), "\n".join(text for code, text in zip(codes, texts, strict=True) if code)
     answers: list[Any] = json.loads((folder / "answers.json").read_text())
     return answers
+
+
+def _ends_of(started: "list[subprocess.Popen[bytes]]") -> list[int | None]:
+    """The exit codes, of all, or as they are when the first has failed: its neighbours would wait for it."""
+    end = time.monotonic() + 900
+    while time.monotonic() < end:
+        codes = [process.poll() for process in started]
+        if None not in codes or any(codes):
+            return codes
+        time.sleep(0.02)
+    raise TimeoutError(f"{len(started)} processes")
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def command(folder: Path, processes: int) -> list[str]:
     if processes == 1:
         return [sys.executable, "-m", "tests.engine.job", str(folder)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    where = ["--nproc_per_node", str(processes), "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    where = ["--nproc_per_node", str(processes), "--master_addr", "127.0.0.1", "--master_port", str(_free_port())]
     return [sys.executable, "-m", "torch.distributed.run", *where, "-m", "tests.engine.job", str(folder)]
 
 

@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import re
+import select
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +94,9 @@ def test_on_a_real_terminal_a_run_is_one_picture(tmp_path: Path, monkeypatch: py
         watcher.say("step 5 warning: it is late")
         watcher.stop()
         terminal.flush()
-        told = os.read(leader, 1 << 16).decode()
+        told = ""
+        while "perceptual" not in told and select.select([leader], [], [], 10)[0]:  # it comes in pieces
+            told += os.read(leader, 1 << 16).decode()
     os.close(leader)
     assert "step 5 warning: it is late" in told
     assert "\x1b[33m" in told, "a warning is yellow"

@@ -168,6 +168,7 @@ def test_peak_memory_stays_far_below_n_times_k(count, codes, limit):
     assert mib < limit < count * codes * 4 / 2**20 / 3
 
 
+@pytest.mark.slow  # nothing chooses them by itself
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler itself
 def test_compiled_chunks_equal_plain_ones():
     if not _chunks.has_cpp_compiler():
