@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What was imported and collected stays: looking through it again and again was a third of the tests' time."""
+    """What was imported and collected stays: looking through it again and again took a good part of the time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)

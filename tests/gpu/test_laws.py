@@ -23,7 +23,8 @@ def test_law_on_a_gpu(law: str, device: torch.device, tmp_path: Path) -> None:
     LAWS[law](device, tmp_path)
 
 
-LONG = {"nothing_waits_between_log_steps"}
+# The second on a CPU: tests/recipes/test_memory_format.py follows every recipe.
+LONG = {"nothing_waits_between_log_steps", "images_stay_channels_last"}
 
 
 @pytest.mark.parametrize("law", [pytest.param(law, marks=[pytest.mark.slow] if law in LONG else []) for law in LAWS])

@@ -184,7 +184,8 @@ def test_a_copy_is_another_model_and_tables_are_no_state(codebooks) -> None:
     assert torch.equal(twin.training_forward(batch).logits["first"], expected)
 
 
-@pytest.mark.parametrize("codebooks", [pytest.param(0, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("codebooks", [0, 3])
 def test_compiled_it_says_the_same(codebooks) -> None:
     model = make(codebooks, **STILL, kv_heads=1).eval()
     batch = batch_of(model)
