@@ -47,7 +47,7 @@ def _hasty(view: View, at: str) -> bool:
     """Whether weights of a phase change by over a tenth in an update, or by over 7 % in most."""
     records = [record for record in view.history.recent if record["step"] >= SETTLED]
     rates = [record[f"{at}update_ratio"] for record in records if f"{at}update_ratio" in record][-OFTEN:]
-    return rates[-1:] > [0.1] or (len(rates) == OFTEN and middle(rates) > 0.07)
+    return (bool(rates) and rates[-1] > 0.1) or (len(rates) == OFTEN and middle(rates) > 0.07)
 
 
 def _restless(view: View) -> bool:

@@ -133,16 +133,17 @@ def _inside_prefix(state: dict[str, Tensor], checkpoint: Checkpoint, weights: We
     if not known or known[0] == "":
         return state
     chosen = known[0]
+    twins: tuple[str, ...] = ()
     if len(known) > 1 and chosen not in PREFIXES:
         kinds = {is_averaged(prefix.removesuffix(".")): prefix for prefix in known}
         if len(kinds) < len(known):
             raise UserError(f"{checkpoint.path}: holds several autoencoders: {', '.join(known)}")
-        chosen = kinds[weights != "raw"]
+        chosen, twins = kinds[weights != "raw"], tuple(known)
         checkpoint.weights = "raw" if weights == "raw" else "ema"
     for key in state:
         if not key.startswith(chosen):
-            other = key.startswith(tuple(known))
-            reason = "the other weights (--weights)" if other else f"outside {chosen!r}: another network of the file"
+            twin = key.startswith(twins)
+            reason = "the other weights (--weights)" if twin else f"outside {chosen!r}: another network of the file"
             checkpoint.drop(reason, [key])
     return {key.removeprefix(chosen): value for key, value in state.items() if key.startswith(chosen)}
 

@@ -59,6 +59,7 @@ def _read_safetensors(path: Path, whole: Collection[str]) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             keys = list(file.keys())
             known = tuple(prefixes(whole or keys)) or ("",)
+            known = known[:1] if known[0] in PREFIXES else known
             # What will be dropped is not read: a diffusion model around the autoencoder has gigabytes.
             return {key: _tensor(file, key, path) if key.startswith(known) else UNREAD for key in keys}
     except (SafetensorError, OSError) as error:
